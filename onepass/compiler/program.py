@@ -1,0 +1,185 @@
+"""The compiled form of a step: simplified, its step values hoisted, one variant for each step-level decision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from onepass.compiler.interpret import on_arrays, on_host
+from onepass.compiler.simplify import rebuild, simplify
+from onepass.compiler.trace import P, Stage, trace
+from onepass.lang.declare import Rule
+from onepass.lang.expr import Expr, Level, symbol
+from onepass.lang.ops import OPS
+
+
+def walk(roots: Iterable[Expr]) -> Iterator[Expr]:
+    """Every node below the roots once, arguments before what uses them."""
+    seen: set[Expr] = set()
+
+    def visit(node: Expr) -> Iterator[Expr]:
+        if node not in seen:
+            seen.add(node)
+            for arg in node.args:
+                yield from visit(arg)
+            yield node
+
+    for root in roots:
+        yield from visit(root)
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """A program with every step-level decision made: what one launch computes.
+
+    Attributes:
+        parameter: the parameter after the step.
+        states: for the key of each tensor state that this variant changes, its new value. A state that it leaves
+            alone is not here, and one that it does not read either is never touched.
+        row: the step values, to be computed on the host; the expressions above hold ``row[0]``, ... in their place.
+        reductions: the reductions among them, innermost first: each ends a phase.
+        reads: the names of the symbols that are loaded for every element: ``p``, ``g``, ``state.KEY``.
+    """
+
+    parameter: Expr
+    states: Mapping[str, Expr]
+    row: tuple[Expr, ...]
+    reductions: tuple[Expr, ...]
+    reads: frozenset[str]
+
+    def traffic(self) -> int:
+        """How many values must move between memory and processor for every element.
+
+        Each phase loads what it needs once and the last one stores; a row is short enough to be in cache when the phase
+        that follows its reduction reads it again.
+        """
+        before = [_elements(walk([node])) for node in self.reductions if node.level < Level.ROW]
+        return sum(map(len, before)) + len(self.reads) + 1 + len(self.states)
+
+
+def _elements(nodes: Iterable[Expr]) -> frozenset[str]:
+    return frozenset(node.data for node in nodes if node.op == "symbol" and node.level == Level.ELEMENT)
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A rule with its transforms, compiled.
+
+    Attributes:
+        name: the rule's name.
+        parameter: the parameter after the step, as one expression.
+        states: for each tensor state's checkpoint key, its new value.
+        scalars: for the key of each state that is one number for each parameter, its new value.
+        initial: for each state's key, its value before the first step.
+        hyperparameters: the names of the values that the host supplies besides ``t``, ``ndim`` and scalar states.
+        decisions: the step-level conditions that choose between values of a higher level.
+    """
+
+    name: str
+    parameter: Expr
+    states: Mapping[str, Expr]
+    scalars: Mapping[str, Expr]
+    initial: Mapping[str, Expr]
+    hyperparameters: tuple[str, ...]
+    decisions: tuple[Expr, ...]
+    _variants: dict[tuple[bool, ...], Variant] = field(default_factory=dict[tuple[bool, ...], Variant])
+
+    def variant(self, values: Mapping[str, Any], memo: dict[Expr, Any]) -> Variant:
+        """The variant that these host values call for. ``memo`` keeps what was computed to decide it."""
+        choice = tuple(bool(on_host(condition, values, memo)) for condition in self.decisions)
+        if choice not in self._variants:
+            self._variants[choice] = self._decide(dict(zip(self.decisions, choice, strict=True)))
+        return self._variants[choice]
+
+    def _decide(self, choices: Mapping[Expr, bool]) -> Variant:
+        def chosen(node: Expr) -> Expr | None:
+            if _is_decision(node):
+                return rebuild(node.args[1 if choices[node.args[0]] else 2], chosen, decided)
+            return None
+
+        decided: dict[Expr, Expr] = {}
+        simpler: dict[Expr, Expr] = {}
+        parameter = simplify(rebuild(self.parameter, chosen, decided), simpler)
+        states = {key: simplify(rebuild(new, chosen, decided), simpler) for key, new in self.states.items()}
+        states = {key: new for key, new in states.items() if new is not symbol(f"state.{key}", Level.ELEMENT)}
+
+        row: dict[Expr, Expr] = {}
+
+        def hoisted(node: Expr) -> Expr | None:
+            if node.level > Level.STEP or node.op == "constant":
+                return None
+            return row.setdefault(node, symbol(f"row[{len(row)}]", Level.STEP))
+
+        hoists: dict[Expr, Expr] = {}
+        parameter = rebuild(parameter, hoisted, hoists)
+        states = {key: rebuild(new, hoisted, hoists) for key, new in states.items()}
+        nodes = list(walk([parameter, *states.values()]))
+        reductions = tuple(node for node in nodes if node.op in OPS and OPS[node.op].kind == "reduction")
+        return Variant(parameter, states, tuple(row), reductions, _elements(nodes))
+
+
+def _is_decision(node: Expr) -> bool:
+    return node.op == "where" and node.args[0].level == Level.STEP and node.level > Level.STEP
+
+
+@cache
+def compile_rule(rule: Rule, stages: tuple[Stage, ...] = ()) -> Program:
+    """Compile a rule with its transforms; the same call returns the same program.
+
+    Raises:
+        TypeError, ValueError: as `trace` does.
+    """
+    traced = trace(rule, stages)
+    memo: dict[Expr, Expr] = {}
+    parameter = simplify(traced.parameter, memo)
+    new = {key: simplify(value, memo) for key, value in traced.states.items()}
+    states = {key: value for key, value in new.items() if key not in traced.scalars}
+    initial = {key: simplify(value, memo) for key, value in traced.initial.items()}
+    nodes = list(walk([parameter, *new.values(), *initial.values()]))
+    supplied = dict.fromkeys(node.data for node in nodes if node.op == "symbol" and node.level == Level.STEP)
+    decisions = dict.fromkeys(node.args[0] for node in walk([parameter, *states.values()]) if _is_decision(node))
+    return Program(
+        name=rule.name,
+        parameter=parameter,
+        states=states,
+        scalars={key: value for key, value in new.items() if key in traced.scalars},
+        initial=initial,
+        hyperparameters=tuple(n for n in supplied if n not in ("t", "ndim") and not n.startswith("state.")),
+        decisions=tuple(decisions),
+    )
+
+
+@dataclass(eq=False)
+class Update:
+    """One parameter's share of a step, ready for a backend.
+
+    Attributes:
+        variant: what to compute.
+        row: the values of ``variant.row``.
+        parameter: the parameter, to be changed in place.
+        gradient: its gradient, never written to.
+        states: for each state's checkpoint key, its tensor; those in ``variant.states`` are changed in place.
+    """
+
+    variant: Variant
+    row: tuple[float, ...]
+    parameter: Any
+    gradient: Any
+    states: Mapping[str, Any]
+
+    def values(self) -> dict[str, Any]:
+        """The value of every symbol of the variant."""
+        values = {"p": self.parameter, "g": self.gradient}
+        values.update((f"state.{key}", value) for key, value in self.states.items())
+        values.update((f"row[{i}]", value) for i, value in enumerate(self.row))
+        return values
+
+
+def initial_value(program: Program, key: str, parameter: Any, values: Mapping[str, Any], xp: Any) -> Any:
+    """A state's value before the first step: a float, or an array where it depends on the parameter."""
+    expression = program.initial[key]
+    if any(node is P for node in walk([expression])):
+        return on_arrays(expression, {**values, "p": parameter}, {}, xp)
+    return on_host(expression, values, {})

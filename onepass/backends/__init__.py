@@ -1,0 +1,1 @@
+"""Where programs run. Each backend is one file with ``step(updates)``; none knows another."""

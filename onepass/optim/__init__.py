@@ -1,0 +1,49 @@
+"""The torch front: optimizer classes, and the ways to get one."""
+
+from onepass.optim.classes import (
+    SGD,
+    Adadelta,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    NAdam,
+    RAdam,
+    Ranger,
+    RMSprop,
+    Yogi,
+)
+from onepass.optim.optimizer import Optimizer
+from onepass.optim.registry import (
+    Description,
+    UnknownName,
+    create,
+    describe,
+    equations,
+    get_class,
+    list_optimizers,
+    optimizer,
+)
+
+__all__ = [
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Description",
+    "NAdam",
+    "Optimizer",
+    "RAdam",
+    "RMSprop",
+    "Ranger",
+    "UnknownName",
+    "Yogi",
+    "create",
+    "describe",
+    "equations",
+    "get_class",
+    "list_optimizers",
+    "optimizer",
+]

@@ -1,0 +1,111 @@
+"""Parameter groups: what they hold, checked, and which program each one calls for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from onepass.compiler import Program, Stage, compile_rule
+from onepass.lang import COMMON, Applied, Rule, check
+from onepass.transforms import decay, maximize
+
+Group = dict[str, Any]
+
+
+def settle_decay(owner: str, group: Group) -> None:
+    """Turn ``weight_decay=decay.l2(0.1)`` into a plain number, which checkpoints can hold, and the name of its form."""
+    given = group.get("weight_decay")
+    if not isinstance(given, Applied):
+        return
+    form = given.transform
+    if decay.FORMS.get(form.name) is not form:
+        known = ", ".join(f"onepass.decay.{name}" for name in decay.FORMS)
+        raise ValueError(f"{owner}: weight_decay takes a number or one of {known}, not {given!r}")
+    group.update(given.values)
+    group["decay"] = form.name
+    if "decoupled_weight_decay" in group:
+        group["decoupled_weight_decay"] = form.name == "decoupled"
+
+
+def check_transforms(owner: str, transforms: Sequence[Applied], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyperparameters of the transforms under the names they have in parameter groups: ``lookahead_k``.
+
+    Raises:
+        TypeError: something in ``transforms`` is no transform, or lacks its parentheses.
+        ValueError: one is given twice, is a weight decay, or its hyperparameter's name is taken.
+    """
+    named: dict[str, Any] = {}
+    seen: set[str] = set()
+    for given in transforms:
+        if not isinstance(given, Applied):
+            remedy = f"; call it: {given.name}()" if hasattr(given, "subject") else ""
+            raise TypeError(f"{owner}: transforms takes a list such as [lookahead(k=5)], not {given!r}{remedy}")
+        name = given.transform.name
+        if decay.FORMS.get(name) is given.transform:
+            raise ValueError(f"{owner}: {given!r} belongs in weight_decay=, not in transforms=")
+        if name in seen:
+            raise ValueError(f"{owner}: the transform {name} is given twice")
+        seen.add(name)
+        for key, value in given.items:
+            outside = f"{name}_{key}"
+            if outside in defaults:
+                raise ValueError(f"{owner}: {given!r} would be called {outside!r}, and that name is taken")
+            named[outside] = value
+    return named
+
+
+def stages_of(transforms: Sequence[Applied]) -> tuple[Stage, ...]:
+    """The stages of the transforms that a user gave."""
+    return tuple(Stage(given.transform, f"{given.transform.name}_") for given in transforms)
+
+
+def compile_group(rule: Rule, stages: tuple[Stage, ...], form: str, group: Mapping[str, Any]) -> Program:
+    """The program of a group: its rule under ``maximize``, the stages and, unless it is zero, weight decay."""
+    first = (Stage(maximize),) if group["maximize"] else ()
+    has_own = "weight_decay" in rule.hyperparameters
+    last = (Stage(decay.FORMS[form]),) if group["weight_decay"] != 0 and not has_own else ()
+    return compile_rule(rule, first + stages + last)
+
+
+def host_values(program: Program, group: Group) -> dict[str, float]:
+    """The values that a group gives to the symbols of its program, in float64."""
+    values: dict[str, float] = {}
+    for name in program.hyperparameters:
+        if name == "lr_max":
+            values[name] = _lr_max(group)
+        else:
+            key, _, index = name.partition("[")
+            value = group[key]
+            values[name] = float(value[int(index[:-1])] if index else value)
+    return values
+
+
+def _lr_max(group: Group) -> float:
+    """The rate that independent decay counts as the schedule's height: as given, or the highest declared or seen."""
+    if group.get("lr_max") is not None:
+        return float(group["lr_max"])
+    seen = max(float(group.get(key) or 0.0) for key in ("lr", "initial_lr", "max_lr", "lr_peak"))
+    group["lr_peak"] = seen
+    return seen
+
+
+def check_group(owner: str, rules: Sequence[Rule], transforms: Sequence[tuple[str, Applied]], group: Group) -> None:
+    """Raise if a group's hyperparameters cannot be used, naming the value.
+
+    Args:
+        owner: the optimizer's name, to begin the message.
+        rules: the rules that the group can call for.
+        transforms: the transforms, each with the prefix of its hyperparameters' names.
+        group: the group.
+
+    Raises:
+        TypeError: a value is no number.
+        ValueError: a value is out of range.
+    """
+    check(owner, "lr", group["lr"], 0.0, COMMON["lr"])
+    check(owner, "weight_decay", group["weight_decay"], 0.0, COMMON["weight_decay"])
+    for rule in rules:
+        rule.check(owner, group)
+    for prefix, given in transforms:
+        values = {name: group[prefix + name] for name in given.transform.hyperparameters}
+        given.transform.check(f"{owner}: {given.transform.name}", values)

@@ -37,8 +37,8 @@ class Settings:
         seed: where the weights, the order of the examples and dropout all come from, in [0, 2³²).
         lr, weight_decay: None: the task's, if the optimizer is the task's own default, else the class's.
         schedule: "constant", "step", "cosine" or "onecycle".
-        warmup: the share of the steps, in [0, 1), over which the learning rate rises; None: the schedule's own (none, or
-            0.3 for "onecycle").
+        warmup: the share of the steps, in [0, 1), over which the learning rate rises; None: the schedule's own
+            (none, or 0.3 for "onecycle").
         batch_size: examples in a batch, or "full"; None: the task's.
         device: as torch names it.
         options: further hyperparameters of the optimizer, in name order.
@@ -120,10 +120,7 @@ class Outcome:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Outcome:
         """The outcome that `to_json` wrote; a null among an epoch's numbers becomes not-a-number."""
-        history = tuple(
-            Epoch(**{name: math.nan if value is None else value for name, value in epoch.items()})
-            for epoch in data["history"]
-        )
+        history = tuple(Epoch(**_with_nan(epoch)) for epoch in data["history"])
         return cls(**{**data, "history": history})
 
 
@@ -137,6 +134,10 @@ def _options_as_objects(settings: Settings) -> dict[str, Any]:
 
 def _options(data: Mapping[str, Any]) -> Options:
     return tuple(sorted((name, _tuples(value)) for name, value in data.items()))
+
+
+def _with_nan(epoch: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: math.nan if value is None else value for name, value in epoch.items()}
 
 
 def _tuples(value: Any) -> Any:

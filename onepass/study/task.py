@@ -43,7 +43,7 @@ def half_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 ACCURACY = Metric("accuracy", _accuracy)
-"""The share of examples, in [0, 1], whose largest output of shape (n, classes) is their class; targets of shape (n,)."""
+"""The share of examples, in [0, 1], whose largest output is their class: outputs (n, classes), targets (n,)."""
 
 MSE = Metric("mse", nn.functional.mse_loss, higher_is_better=False)
 """The mean of (output - target)²; both of one shape."""
@@ -74,14 +74,14 @@ class Task:
     Args:
         name: what the tables call it.
         model: makes a fresh model, its weights drawn from torch's global random numbers.
-        train, validation, test: a `Dataset` of `(input, target)` pairs, or a `DataLoader` of such batches. The data of a
-            `DataLoader` come in its own batches: its batch size is then not ours to choose.
+        train, validation, test: a `Dataset` of `(input, target)` pairs, or a `DataLoader` of such batches, whose size is
+            then not ours to choose.
         loss: `loss(outputs, targets)`, the mean over the batch, a 0-dim tensor.
         metric: what validation and test are judged by.
         batch_size: examples in a batch, or "full"; None: the loader's own, or 32 for a `Dataset`.
         epochs: passes over the training data.
-        optimizer, lr, weight_decay: the defaults of `onepass train`; `lr` and `weight_decay` are meant for that optimizer
-            alone, and another one starts from its class's own. None: its class's own here too.
+        optimizer, lr, weight_decay: the defaults of `onepass train`; `lr` and `weight_decay` are meant for that
+            optimizer alone, and another one starts from its class's own. None: its class's own here too.
         options: further hyperparameters for each optimizer that this task prescribes them for, such as
             `{"adam": {"eps": 1e-6}}`.
         optimum: the best value that the metric can take on the test data, where it is known.
@@ -110,8 +110,8 @@ class Task:
 def load_task(spec: str, data_dir: Path | None = None) -> Task:
     """The task of that name, or the one that a function in a user's file makes (`path/to/task.py:make_task`).
 
-    `data_dir` is where its data lie; without it, `$ONEPASS_DATA_DIR` and then `./data` are looked into. `StudyError` for
-    an unknown name, missing or damaged data, or a file that does not make a task.
+    `data_dir` is where its data lie; without it, `$ONEPASS_DATA_DIR` and then `./data` are looked into. `StudyError`
+    for an unknown name, missing or damaged data, or a file that does not make a task.
     """
     # The tasks import `Task` from here, so they can only be imported once this module is complete.
     from onepass.study import tasks

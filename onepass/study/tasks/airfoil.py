@@ -1,4 +1,4 @@
-"""The linear regression of the "Adam" chapter of *Dive into Deep Learning* (d2l.ai, chapter 12.10), on NASA's airfoil data.
+"""The linear regression of the "Adam" chapter of *Dive into Deep Learning* (d2l.ai, 12.10), on NASA's airfoil data.
 
 1503 rows of five features and the sound pressure level to predict; every column, the target included, is standardised
 over all rows with the population standard deviation, in float32; the first 1500 rows are used. The figure that the
@@ -6,7 +6,8 @@ chapter prints is the loss over those same 1500 rows after training: **nothing i
 the training rows, and the figure says how well the optimizer minimises, not how well the model generalises. The
 least-squares optimum of that loss, 0.24169, is what to hold it against.
 
-Data: T. Brooks, D. Pope and M. Marcolini, "Airfoil Self-Noise", UCI Machine Learning Repository, dataset 291, CC BY 4.0.
+Data: T. Brooks, D. Pope and M. Marcolini, "Airfoil Self-Noise", UCI Machine Learning Repository, dataset 291,
+CC BY 4.0.
 """
 
 from __future__ import annotations
@@ -104,6 +105,6 @@ def _find(data_dir: Path | None) -> bytes:
                 )
             return raw
     raise StudyError(
-        f"no {FILE} in {' or '.join(map(str, folders))}; download it from {SOURCE} (UCI dataset 291) and name its folder "
-        f"with --data-dir or ${DATA_DIR_VARIABLE}"
+        f"no {FILE} in {' or '.join(map(str, folders))}; download it from {SOURCE} (UCI dataset 291) and name its "
+        f"folder with --data-dir or ${DATA_DIR_VARIABLE}"
     )

@@ -1,8 +1,8 @@
 """CIFAR-10, and the small convolutional network that tutorials on AdamW train on it.
 
-60,000 colour images of 32x32 pixels in 10 classes: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images"
-(2009), https://www.cs.toronto.edu/~kriz/cifar.html. Read from the official "CIFAR-10 python version": the archive
-`cifar-10-python.tar.gz`, or the folder `cifar-10-batches-py` that it holds.
+60,000 colour images of 32x32 pixels in 10 classes: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny
+Images" (2009), https://www.cs.toronto.edu/~kriz/cifar.html. Read from the official "CIFAR-10 python version": the
+archive `cifar-10-python.tar.gz`, or the folder `cifar-10-batches-py` that it holds.
 """
 
 from __future__ import annotations
@@ -184,8 +184,8 @@ def _download(path: Path, source: Source) -> Path:
             part.replace(path)
     except OSError as error:
         raise StudyError(
-            f"cannot download {source.url} to {path} ({error}); put {source.archive} or {source.folder} into a folder and "
-            f"name that with --data-dir or ${DATA_DIR_VARIABLE}"
+            f"cannot download {source.url} to {path} ({error}); put {source.archive} or {source.folder} into a folder "
+            f"and name that with --data-dir or ${DATA_DIR_VARIABLE}"
         ) from error
     return path
 
@@ -215,20 +215,21 @@ def _latin1_bytes(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+RECONSTRUCT = np.empty(0).__reduce__()[0]
+ADMITTED: dict[tuple[str, str], Any] = {
+    ("numpy.core.multiarray", "_reconstruct"): RECONSTRUCT,
+    ("numpy._core.multiarray", "_reconstruct"): RECONSTRUCT,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): _latin1_bytes,
+}
+
+
 class _ArrayUnpickler(pickle.Unpickler):
     """Admits dicts, lists, numbers, strings, bytes and numpy arrays: a pickle could otherwise run any code."""
 
-    RECONSTRUCT = np.empty(0).__reduce__()[0]
-    ADMITTED: dict[tuple[str, str], Any] = {
-        ("numpy.core.multiarray", "_reconstruct"): RECONSTRUCT,
-        ("numpy._core.multiarray", "_reconstruct"): RECONSTRUCT,
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("_codecs", "encode"): _latin1_bytes,
-    }
-
     def find_class(self, module: str, name: str) -> Any:
         try:
-            return self.ADMITTED[module, name]
+            return ADMITTED[module, name]
         except KeyError:
             raise pickle.UnpicklingError(f"it refers to {module}.{name}, which a data file has no need of") from None

@@ -45,8 +45,10 @@ def make_task(data_dir: Path | None = None) -> Task:
     inputs = torch.tensor(np.asarray(images).reshape(-1, 1, 8, 8) / 16, dtype=torch.float32)
     targets = torch.tensor(labels, dtype=torch.int64)
 
-    def split(rows: np.ndarray) -> list[np.ndarray]:
-        return train_test_split(rows, test_size=HELD_OUT, stratify=np.asarray(labels)[rows], random_state=SPLIT_SEED)
+    def split(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        of_digits = np.asarray(labels)[rows]
+        kept, held_out = train_test_split(rows, test_size=HELD_OUT, stratify=of_digits, random_state=SPLIT_SEED)
+        return np.asarray(kept), np.asarray(held_out)
 
     rest, test = split(np.arange(len(targets)))
     train, validation = split(rest)

@@ -23,7 +23,7 @@ def is_file_spec(spec: str) -> bool:
 
 
 def make_task(spec: str) -> Task:
-    """The task that `path/to/task.py:make_task` makes; `StudyError` if the file, the function or its result is amiss."""
+    """The task that `path/to/task.py:make_task` makes; `StudyError` if any part is amiss."""
     if spec.endswith(".py"):
         raise StudyError(
             f"{spec!r} names no function; write {spec}:make_task, if make_task is the one that makes the task"

@@ -1,0 +1,125 @@
+"""The command line: what is asked, handed on to those who do it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import onepass
+from onepass.study.errors import StudyError
+from onepass.study.record import Then
+from onepass.study.task import BatchSize, load_task, task_names
+
+app = typer.Typer(
+    name="onepass",
+    help="Every gradient-descent optimizer, written once, and a fair answer to which one suits your task.",
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+TaskName = Annotated[str, typer.Argument(help=f"{', '.join(task_names())}, or path/to/task.py:make_task")]
+DataDir = Annotated[Path | None, typer.Option(help="Folder of the data; else $ONEPASS_DATA_DIR, then ./data.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")]
+
+
+@app.command()
+def train(
+    task: TaskName = "digits",
+    optimizer: Annotated[str | None, typer.Option(help="Its name, see onepass list.  [default: the task's]")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.  [default: the task's, or the optimizer's]")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="[default: the task's, or the optimizer's]")] = None,
+    schedule: Annotated[str | None, typer.Option(help="constant, step, cosine or onecycle.")] = None,
+    warmup: Annotated[float | None, typer.Option(help="Share of the steps over which lr rises.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training data.  [default: the task's]")] = None,
+    batch_size: Annotated[str | None, typer.Option(help="Examples in a batch, or full.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides weights, order and dropout.  [default: 0]")] = None,
+    device: Device = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="A hyperparameter: NAME=VALUE.")] = None,
+    then: Annotated[str | None, typer.Option(help="Optimizer to go on with once the first stops improving.")] = None,
+    then_lr: Annotated[float | None, typer.Option(help="Its learning rate.")] = None,
+    then_weight_decay: Annotated[float | None, typer.Option(help="Its weight decay.")] = None,
+    then_set: Annotated[list[str] | None, typer.Option(help="A hyperparameter of it: NAME=VALUE.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Epochs without improvement before --then.  [default: 3]")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Replaced if there.  [default: runs/TASK/checkpoint.pt]")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, with its settings.")] = False,
+    tensorboard: Annotated[Path | None, typer.Option(help="Write scalars for TensorBoard to this folder.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Train one model with one optimizer."""
+    from onepass.study import train as training
+    from onepass.study.optimizers import read_options
+
+    loaded = load_task(task, data_dir)
+    path = checkpoint or training.default_checkpoint(loaded)
+    given: dict[str, Any] = {
+        "optimizer": optimizer,
+        "lr": lr,
+        "weight_decay": weight_decay,
+        "schedule": schedule,
+        "warmup": warmup,
+        "epochs": epochs,
+        "batch_size": _batch_size(batch_size),
+        "seed": seed,
+        "device": device,
+        "options": read_options(set_) if set_ else None,
+        "then": _then(then, then_lr, then_weight_decay, read_options(then_set or [], "--then-set"), patience),
+    }
+    settings = training.settings_for(
+        loaded, {name: value for name, value in given.items() if value is not None}, path, resume
+    )
+    training.run(loaded, settings, Console(), checkpoint=path, resume=resume, tensorboard=tensorboard)
+
+
+def _batch_size(text: str | None) -> BatchSize | None:
+    if text is None or text == "full":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise StudyError(f"--batch-size {text!r} is neither a positive integer nor full") from None
+
+
+def _then(
+    name: str | None, lr: float | None, weight_decay: float | None, options: tuple[Any, ...], patience: int | None
+) -> Then | None:
+    if name is not None:
+        return Then(name, lr, weight_decay, options, **({} if patience is None else {"patience": patience}))
+    refused = {
+        "--then-lr": lr,
+        "--then-weight-decay": weight_decay,
+        "--then-set": options or None,
+        "--patience": patience,
+    }
+    for flag, value in refused.items():
+        if value is not None:
+            raise StudyError(f"{flag} {value} is about a second optimizer; name it with --then")
+    return None
+
+
+@app.command("list")
+def list_rules() -> None:
+    """List every optimizer."""
+    table = Table(box=None, header_style="bold")
+    for column in ("name", "optimizer", "state", "bytes/parameter", "lr", "paper"):
+        table.add_column(column, justify="right" if column in ("bytes/parameter", "lr") else "left")
+    for each in onepass.describe():
+        states = ", ".join(each.states)
+        table.add_row(each.name, each.title, states, f"{each.bytes_per_parameter:g}", f"{each.lr:g}", each.paper)
+    Console().print(table)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="An optimizer, see onepass list.")],
+    latex: Annotated[bool, typer.Option("--latex", help="As LaTeX.")] = False,
+) -> None:
+    """Show an optimizer's equations."""
+    typer.echo(onepass.equations(name, latex=latex))

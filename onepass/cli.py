@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +13,7 @@ from rich.table import Table
 
 import onepass
 from onepass.study.errors import StudyError
+from onepass.study.plan import DEFAULT_GRID, DEFAULT_OPTIMIZERS
 from onepass.study.record import Then
 from onepass.study.task import BatchSize, load_task, task_names
 
@@ -102,6 +105,58 @@ def _then(
         if value is not None:
             raise StudyError(f"{flag} {value} is about a second optimizer; name it with --then")
     return None
+
+
+@app.command()
+def compare(
+    task: TaskName = "digits",
+    optimizers: Annotated[
+        str, typer.Option(help="NAME[:OPTION=VALUE[;OPTION=VALUE...]],..., or all.")
+    ] = DEFAULT_OPTIMIZERS,
+    lr_grid: Annotated[str, typer.Option(help="Learning rates that every optimizer is tuned over.")] = DEFAULT_GRID,
+    tuning_seeds: Annotated[int, typer.Option(help="Tuning runs at each learning rate.")] = 1,
+    seeds: Annotated[int, typer.Option(help="Final runs of each optimizer, on seeds that tuning never saw.")] = 10,
+    seed: Annotated[int, typer.Option(help="The first of the final seeds.")] = 0,
+    schedule: Annotated[str, typer.Option(help="constant, step, cosine or onecycle.")] = "cosine",
+    warmup: Annotated[float | None, typer.Option(help="Share of the steps over which lr rises.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training data.  [default: the task's]")] = None,
+    batch_size: Annotated[str | None, typer.Option(help="Examples in a batch, or full.  [default: the task's]")] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(help="One for all, in each class's own form.  [default: the task's, or 0]")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Parallel processes.  [default: the number of cores]")] = None,
+    device: Device = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results.  [default: runs/compare-TASK]")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Find the optimizer that suits a task: tune each alike, rerun on fresh seeds, report."""
+    from onepass.study import compare as comparison
+
+    loaded = load_task(task, data_dir)
+    plan = comparison.make_plan(
+        loaded,
+        optimizers=optimizers,
+        lr_grid=lr_grid,
+        tuning_seeds=tuning_seeds,
+        seeds=seeds,
+        first_seed=seed,
+        epochs=epochs,
+        batch_size=_batch_size(batch_size),
+        schedule=schedule,
+        warmup=warmup,
+        weight_decay=weight_decay,
+        device=device or "cpu",
+    )
+    comparison.compare(
+        loaded,
+        task,
+        plan,
+        out or comparison.default_folder(loaded),
+        Console(),
+        workers=workers,
+        data_dir=data_dir,
+        command=shlex.join(["onepass", *sys.argv[1:]]),
+    )
 
 
 @app.command("list")

@@ -72,7 +72,7 @@ def _logarithm(x: float) -> float:
 
 
 def _sign(x: float) -> float:
-    return x if x != x else float((x > 0) - (x < 0))
+    return 1.0 if x > 0 else -1.0 if x < 0 else x * 0.0
 
 
 def _larger(a: float, b: float) -> float:
@@ -89,6 +89,17 @@ def _select(condition: bool, a: float, b: float) -> float:
 
 def _is_number(x: object) -> bool:
     return isinstance(x, (int, float))
+
+
+def _array_sign(xp: Any, x: Any) -> Any:
+    # torch.sign makes 0 of a NaN, which would hide it.
+    return xp.where(x == x, xp.sign(x), x)
+
+
+def _array_where(xp: Any, condition: Any, a: Any, b: Any) -> Any:
+    if isinstance(condition, bool):
+        return a if condition else b
+    return xp.where(condition, a, b)
 
 
 def _array_maximum(xp: Any, a: Any, b: Any) -> Any:
@@ -138,7 +149,7 @@ _ROWS = [
     Op("sqrt", 1, "arithmetic", _guarded(math.sqrt), _named("sqrt")),
     Op("exp", 1, "arithmetic", _guarded(math.exp), _named("exp")),
     Op("log", 1, "arithmetic", _guarded(_logarithm), _named("log")),
-    Op("sign", 1, "arithmetic", _sign, _named("sign")),
+    Op("sign", 1, "arithmetic", _sign, _array_sign),
     Op("maximum", 2, "arithmetic", _larger, _array_maximum),
     Op("minimum", 2, "arithmetic", _smaller, _array_minimum),
     Op("lt", 2, "comparison", operator.lt, _operator(operator.lt)),
@@ -149,7 +160,7 @@ _ROWS = [
     Op("ne", 2, "comparison", operator.ne, _operator(operator.ne)),
     Op("and", 2, "logic", lambda a, b: a and b, _operator(operator.and_)),
     Op("or", 2, "logic", lambda a, b: a or b, _operator(operator.or_)),
-    Op("where", 3, "selection", _select, _named("where")),
+    Op("where", 3, "selection", _select, _array_where),
     Op("sum", 1, "reduction", _alone, _array_reduction("sum")),
     Op("mean", 1, "reduction", _alone, _array_reduction("mean")),
 ]

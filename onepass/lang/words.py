@@ -51,7 +51,7 @@ def log(x: Any) -> Any:
 
 
 def sign(x: Any) -> Any:
-    """-1, 0 or 1, as ``x`` is negative, zero or positive."""
+    """-1, 0 or 1, as ``x`` is negative, zero or positive; NaN if it is NaN."""
     return _word("sign", x)
 
 

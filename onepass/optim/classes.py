@@ -243,6 +243,8 @@ class AdamW(_AdamFamily):
         Loshchilov & Hutter, arXiv:1711.05101, Algorithm 2.
     """
 
+    paper = "arXiv:1711.05101"
+
     def __init__(
         self, params: Any, lr: Number = 1e-3, betas: tuple[Number, Number] = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: Decay = 1e-2, amsgrad: bool = False, *, transforms: Sequence[Applied] = (),
@@ -385,6 +387,7 @@ class Ranger(Optimizer):
     """
 
     rule = rules.radam
+    paper = "Wright 2019"
     built_in = (centralize(), lookahead(k=6, alpha=0.5))
 
     def __init__(

@@ -104,7 +104,10 @@ class Optimizer(torch.optim.Optimizer):
         if isinstance(param_group, dict):
             param_group = dict(param_group)
             settle_decay(type(self).__name__, param_group)
-            self._check({**self.defaults, **param_group})
+            whole = {**self.defaults, **param_group}
+            self._check(whole)
+            if whole["decay"] == "independent":
+                param_group["lr_peak"] = float(whole["lr"])
         super().add_param_group(param_group)
 
     def _check(self, group: Group) -> None:

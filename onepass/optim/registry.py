@@ -188,7 +188,12 @@ def _describe(name: str, cls: type[Optimizer]) -> Description:
     form = "decoupled" if cls is classes.AdamW else cls.decay_form
     program = compile_group(cls.rule_for(group), cls.stages_for(group), form, group)
     return Description(
-        name, cls.__name__, tuple(program.states), 4 * _traffic(program, group), cls.rule.paper, group["lr"]
+        name,
+        cls.__name__,
+        tuple(program.states),
+        4 * _traffic(program, group),
+        cls.paper or cls.rule.paper,
+        group["lr"],
     )
 
 

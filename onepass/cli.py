@@ -162,13 +162,17 @@ def compare(
 @app.command("list")
 def list_rules() -> None:
     """List every optimizer."""
+    console = Console()
+    if not console.is_terminal:
+        # A pipe has no width to keep to: each row stays on its line.
+        console.width = 200
     table = Table(box=None, header_style="bold")
     for column in ("name", "optimizer", "state", "bytes/parameter", "lr", "paper"):
         table.add_column(column, justify="right" if column in ("bytes/parameter", "lr") else "left")
     for each in onepass.describe():
         states = ", ".join(each.states)
-        table.add_row(each.name, each.title, states, f"{each.bytes_per_parameter:g}", f"{each.lr:g}", each.paper)
-    Console().print(table)
+        table.add_row(each.name, each.title, states, f"{each.bytes_per_parameter:.3g}", f"{each.lr:g}", each.paper)
+    console.print(table)
 
 
 @app.command()

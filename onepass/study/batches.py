@@ -31,7 +31,7 @@ class Batches:
         self._what = f"the {split} data"
         self._source = task.source
         self._device = device
-        self._generator = generator
+        self.generator = generator
         self._shuffled = split == "train"
         self._size = size
         self._arrays: Arrays | TensorDataset | None = None
@@ -67,7 +67,7 @@ class Batches:
 
     def _slices(self, arrays: Arrays | TensorDataset) -> Iterator[tuple[Any, Any]]:
         count = len(arrays)
-        order = torch.randperm(count, generator=self._generator) if self._shuffled else torch.arange(count)
+        order = torch.randperm(count, generator=self.generator) if self._shuffled else torch.arange(count)
         for index in order.to(self._device).split(self._size):
             yield self._pair(arrays[index])
 
@@ -75,11 +75,11 @@ class Batches:
         # The generator is lent anew each time: the same loader may serve as another split, with another generator.
         loader = self._loader
         assert loader is not None
-        loader.generator = self._generator
+        loader.generator = self.generator
         batch_sampler = getattr(loader, "batch_sampler", None)
         for sampler in (loader.sampler, batch_sampler, getattr(batch_sampler, "sampler", None)):
             if hasattr(sampler, "generator"):
-                sampler.generator = self._generator  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
+                sampler.generator = self.generator  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
         return loader
 
     def _pair(self, batch: Any) -> tuple[Any, Any]:
@@ -115,10 +115,9 @@ def batch_size(task: Task, asked: BatchSize | None) -> int:
             )
         return EVALUATION_BATCH
     size = asked or task.batch_size or DEFAULT_BATCH
-    examples = len(task.train)  # pyright: ignore[reportArgumentType]
-    if size == "full":
-        return examples
-    return min(size, examples)
+    with blaming(task.source, "len() of the train data"):
+        examples = max(1, len(task.train))  # pyright: ignore[reportArgumentType]
+    return examples if size == "full" else min(size, examples)
 
 
 def _on_device(data: Arrays | TensorDataset, device: torch.device) -> Arrays | TensorDataset:

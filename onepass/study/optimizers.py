@@ -40,6 +40,8 @@ def make_optimizer(
     try:
         _check_names(name, chosen)
         return onepass.create(name, parameters, lr=lr, weight_decay=weight_decay, **chosen)
+    except onepass.UnknownName as error:
+        raise StudyError(str(error)) from error
     except (ValueError, TypeError) as error:
         raise StudyError(f"optimizer {name}: {error}") from error
 

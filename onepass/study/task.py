@@ -74,8 +74,8 @@ class Task:
     Args:
         name: what the tables call it.
         model: makes a fresh model, its weights drawn from torch's global random numbers.
-        train, validation, test: a `Dataset` of `(input, target)` pairs, or a `DataLoader` of such batches, whose size is
-            then not ours to choose.
+        train, validation, test: a `Dataset` of `(input, target)` pairs, or a `DataLoader` of such batches, whose size
+            is then not ours to choose.
         loss: `loss(outputs, targets)`, the mean over the batch, a 0-dim tensor.
         metric: what validation and test are judged by.
         batch_size: examples in a batch, or "full"; None: the loader's own, or 32 for a `Dataset`.

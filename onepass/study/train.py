@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,7 +26,7 @@ class Interrupted(Exception):
 
 def default_checkpoint(task: Task) -> Path:
     """Where `onepass train` saves its checkpoint unless told otherwise."""
-    return Path("runs") / task.name.replace(":", "-").replace("/", "-") / "checkpoint.pt"
+    return Path("runs") / re.sub(r"[^\w.]+", "-", task.name) / "checkpoint.pt"
 
 
 def settings_for(task: Task, given: dict[str, Any], checkpoint: Path, resume: bool) -> Settings:

@@ -118,6 +118,10 @@ class _Run:
         self.shuffle = torch.Generator().manual_seed(settings.seed)
         checkpoints.seed_everything(settings.seed)
         self.batches = Batches(task, "train", batch_size(task, settings.batch_size), self.device, self.shuffle)
+        self.held_out = {
+            split: Batches(task, split, EVALUATION_BATCH, self.device, torch.Generator())
+            for split in ("validation", "test")
+        }
         self.model = self._make_model()
         if settings.then is not None:
             # Made once now, so that a mistake in it is found before the first optimizer has run for hours.
@@ -244,9 +248,10 @@ class _Run:
     def evaluate(self, split: str) -> tuple[float, float]:
         """The mean loss and metric over the examples of a split, the model in evaluation mode."""
         self.model.eval()
-        generator = torch.Generator().manual_seed(self.settings.seed)
+        batches = self.held_out[split]
+        batches.generator.manual_seed(self.settings.seed)
         losses, metrics, examples = 0.0, 0.0, 0
-        for inputs, targets in Batches(self.task, split, EVALUATION_BATCH, self.device, generator):
+        for inputs, targets in batches:
             with blaming(self.task.source, f"the model on {split} data"):
                 outputs = self.model(inputs)
             with blaming(self.task.source, f"the loss or metric on {split} data"):

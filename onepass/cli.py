@@ -114,16 +114,14 @@ def compare(
         str, typer.Option(help="NAME[:OPTION=VALUE[;OPTION=VALUE...]],..., or all.")
     ] = DEFAULT_OPTIMIZERS,
     lr_grid: Annotated[str, typer.Option(help="Learning rates that every optimizer is tuned over.")] = DEFAULT_GRID,
-    tuning_seeds: Annotated[int, typer.Option(help="Tuning runs at each learning rate.")] = 1,
+    tuning_seeds: Annotated[int, typer.Option(help="Tuning runs at each learning rate.")] = 2,
     seeds: Annotated[int, typer.Option(help="Final runs of each optimizer, on seeds that tuning never saw.")] = 10,
     seed: Annotated[int, typer.Option(help="The first of the final seeds.")] = 0,
     schedule: Annotated[str, typer.Option(help="constant, step, cosine or onecycle.")] = "cosine",
     warmup: Annotated[float | None, typer.Option(help="Share of the steps over which lr rises.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training data.  [default: the task's]")] = None,
     batch_size: Annotated[str | None, typer.Option(help="Examples in a batch, or full.  [default: the task's]")] = None,
-    weight_decay: Annotated[
-        float | None, typer.Option(help="One for all, in each class's own form.  [default: the task's, or 0]")
-    ] = None,
+    weight_decay: Annotated[float, typer.Option(help="One for all, in each class's own form.")] = 0.0,
     workers: Annotated[int | None, typer.Option(help="Parallel processes.  [default: the number of cores]")] = None,
     device: Device = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results.  [default: runs/compare-TASK]")] = None,

@@ -37,17 +37,16 @@ def make_plan(
     batch_size: BatchSize | None = None,
     schedule: str = "cosine",
     warmup: float | None = None,
-    weight_decay: float | None = None,
+    weight_decay: float = 0.0,
     device: str = "cpu",
 ) -> Plan:
-    """A plan from what the command line says; what is None comes from the task, the weight decay else from nobody: 0.
+    """A plan from what the command line says; epochs and batch size that are None come from the task.
 
     StudyError, before anything is trained, for whatever the plan could not be run with.
     """
-    decay = (task.weight_decay or 0.0) if weight_decay is None else weight_decay
     tuning, final = seed_ranges(tuning_seeds, seeds, first_seed)
     plan = Plan(
-        candidates=parse_candidates(optimizers, task, decay),
+        candidates=parse_candidates(optimizers, task, weight_decay),
         grid=parse_grid(lr_grid),
         tuning_seeds=tuning,
         seeds=final,
@@ -55,7 +54,7 @@ def make_plan(
         batch_size=task.batch_size if batch_size is None else batch_size,
         schedule=schedule,
         warmup=warmup,
-        weight_decay=decay,
+        weight_decay=weight_decay,
         device=device,
     )
     check(plan.settings(plan.tuning[-1]))

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from onepass.study.errors import StudyError
 from onepass.study.figures import PICTURES, png
-from onepass.study.results import Results, edge_remark, show, show_gap, verdict_sentence
+from onepass.study.results import Results, remarks, show, show_gap, verdict_sentence
 
 RESULTS, REPORT = "results.json", "report.html"
 
@@ -55,7 +55,7 @@ def to_html(results: Results, pictures: dict[str, bytes]) -> str:
         rows=results.rows,
         verdict=results.verdict,
         sentence=verdict_sentence(results),
-        edges=edge_remark(results),
+        remarks=remarks(results),
         code=best.candidate.code(best.lr, results.plan.weight_decay),
         facts=facts(results),
         pictures=[(picture, base64.b64encode(pictures[name]).decode()) for name, picture in PICTURES.items()],

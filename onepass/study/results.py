@@ -174,6 +174,7 @@ class Results:
                     "comparison_level": self.verdict.level,
                     "correction": "Bonferroni",
                     "seeds_needed": self.verdict.seeds_needed,
+                    "remarks": remarks(self),
                     "ranking": [_row_to_json(row, self.plan) for row in self.rows],
                 },
                 "trials": [
@@ -250,14 +251,24 @@ def verdict_sentence(results: Results) -> str:
     return f"No single winner on {subject.name}: {tie}; {behind} behind."
 
 
-def edge_remark(results: Results) -> str:
-    """Which tuned learning rates lie at an end of the grid, in one sentence; empty if none does."""
+def remarks(results: Results) -> list[str]:
+    """What a reader of the ranking must also know, a sentence each."""
     edges = [f"{row.label} ({row.lr:.3g}, the {row.edge})" for row in results.rows if row.edge]
-    if not edges:
-        return ""
-    return (
-        f"* The best learning rate of {listing(edges)} is at the edge of the grid: a wider --lr-grid may find better."
-    )
+    said = []
+    if edges:
+        said.append(
+            f"* The best learning rate of {listing(edges)} lies at the edge of the grid: "
+            "a wider --lr-grid may find better."
+        )
+    twins: dict[tuple[float, ...], list[str]] = {}
+    for row in results.rows:
+        twins.setdefault((row.lr, row.test_loss, *row.metrics), []).append(row.label)
+    said += [
+        f"{listing(names)} made the same runs: with these settings they are one rule."
+        for key, names in twins.items()
+        if len(names) > 1 and all(map(math.isfinite, key))
+    ]
+    return said
 
 
 def show(value: float) -> str:

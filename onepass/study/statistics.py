@@ -17,6 +17,9 @@ RESAMPLING_SEED = 20_240_229
 
 WORST = -math.inf
 
+# Metrics are float32: scores that differ by less than this share of the largest one are the same score.
+RESOLUTION = 1e-6
+
 
 def median(values: ArrayLike) -> NDArray[np.float64]:
     """Median over the last axis, with infinities allowed.
@@ -138,6 +141,9 @@ def judge(
     leader = scores[ranked[0]]
     level = 1 - (1 - confidence) / max(len(ranked) - 1, 1)
     needed = seeds_needed(len(ranked), confidence)
+    noise = RESOLUTION * max(
+        (abs(score) for own in scores.values() for score in own if math.isfinite(score)), default=0.0
+    )
     can_separate = len(leader) >= needed
 
     def stand(label: str) -> Standing:
@@ -154,7 +160,7 @@ def judge(
             behind=float(median(differences)),
             behind_low=behind_low,
             behind_high=behind_high,
-            in_group=not (can_separate and behind_low > 0),
+            in_group=not (can_separate and behind_low > noise),
         )
 
     return Verdict(tuple(stand(label) for label in ranked), confidence, level, needed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ EVALUATION_BATCH = 256
 
 
 class Batches:
-    """The `(inputs, targets)` batches of one split of a task, moved to a device.
+    """The batches of one split of a task, moved to a device, as `(inputs, targets, number of examples)`.
 
     Each iteration draws a fresh order from `generator` where the data are shuffled, so that the generator's state at
     its start decides all of it. A user's `DataLoader` keeps its own batches and sampler; the generator is lent to both.
@@ -51,13 +51,13 @@ class Batches:
     def __len__(self) -> int:
         return self._count
 
-    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+    def __iter__(self) -> Iterator[tuple[Any, Any, int]]:
         with blaming(self._source, self._what):
             if self._arrays is not None:
                 yield from self._slices(self._arrays)
             else:
                 for batch in self._lent_loader():
-                    yield self._pair(batch)
+                    yield self._counted(batch)
 
     def _batch_count(self) -> int:
         if self._arrays is not None:
@@ -65,11 +65,11 @@ class Batches:
         assert self._loader is not None
         return len(self._loader)
 
-    def _slices(self, arrays: Arrays | TensorDataset) -> Iterator[tuple[Any, Any]]:
+    def _slices(self, arrays: Arrays | TensorDataset) -> Iterator[tuple[Any, Any, int]]:
         count = len(arrays)
         order = torch.randperm(count, generator=self.generator) if self._shuffled else torch.arange(count)
         for index in order.to(self._device).split(self._size):
-            yield self._pair(arrays[index])
+            yield self._counted(arrays[index])
 
     def _lent_loader(self) -> DataLoader[Any]:
         # The generator is lent anew each time: the same loader may serve as another split, with another generator.
@@ -82,13 +82,20 @@ class Batches:
                 sampler.generator = self.generator  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
         return loader
 
-    def _pair(self, batch: Any) -> tuple[Any, Any]:
-        if not isinstance(batch, tuple | list) or len(batch) != 2 or not isinstance(batch[1], Sized):
+    def _counted(self, batch: Any) -> tuple[Any, Any, int]:
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
             raise StudyError(
                 f"{self._source or 'the task'}: {self._what} gave a batch of type {type(batch).__name__}; "
                 "a batch is a pair (inputs, targets)"
             )
-        return move(batch[0], self._device), move(batch[1], self._device)
+        # Lists and dicts may hold examples or columns: only a tensor is sure to have the examples along its first axis.
+        counts = [len(each) for each in reversed(batch) if isinstance(each, Tensor) and each.dim()]
+        if not counts or counts[0] == 0:
+            raise StudyError(
+                f"{self._source or 'the task'}: {self._what} gave a batch without examples; its targets, or else its "
+                "inputs, must be a tensor with the examples along the first axis"
+            )
+        return move(batch[0], self._device), move(batch[1], self._device), counts[0]
 
 
 def move(value: Any, device: torch.device) -> Any:

@@ -106,7 +106,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
     numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002
     return {
         "torch": torch.get_rng_state(),
-        "device": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "device": None if device.type == "cpu" else torch.get_device_module(device).get_rng_state(*_index(device)),
         "python": random.getstate(),
         "numpy": {**numpy_state, "state": {**numpy_state["state"], "key": numpy_state["state"]["key"].tolist()}},
     }
@@ -115,10 +115,15 @@ def random_state(device: torch.device) -> dict[str, Any]:
 def restore_random_state(state: Mapping[str, Any], device: torch.device) -> None:
     """Sets every global random number generator to where `random_state` found it."""
     torch.set_rng_state(state["torch"])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state["device"], device)
+    if device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(state["device"], *_index(device))
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])  # noqa: NPY002
+
+
+def _index(device: torch.device) -> tuple[torch.device, ...]:
+    # Apple's GPU is the only one of its kind, and its functions take no device.
+    return () if device.type == "mps" else (device,)
 
 
 def seed_everything(seed: int) -> None:

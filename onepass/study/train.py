@@ -101,8 +101,8 @@ def _bar(console: Console) -> Iterator[Callable[[int, int], None]]:
         return
     columns = (TextColumn("step {task.completed}/{task.total}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("training", total=None)
-        yield lambda step, total: progress.update(bar, completed=step, total=total)
+        bar = progress.add_task("training", visible=False)
+        yield lambda step, total: progress.update(bar, completed=step, total=total, visible=True)
 
 
 @contextmanager

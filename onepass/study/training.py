@@ -43,7 +43,8 @@ def fit(
 
     The seed alone decides the initial weights, the order of the examples and all else that is random, so that runs
     which differ only in the optimizer start from the same weights and see the same batches. (It sets the global random
-    numbers of torch, Python and numpy.) The weights judged on the test data are those at the end.
+    numbers of torch, Python and numpy. The last bits can change with the machine and with torch's number of threads.)
+    The weights judged on the test data are those at the end.
 
     Args:
         task: what to learn.
@@ -177,7 +178,7 @@ class _Run:
         total, examples = 0.0, 0
         started = time.perf_counter()
         try:
-            for inputs, targets in self.batches:
+            for inputs, targets, count in self.batches:
                 self.optimizer.zero_grad()
                 loss = self._loss(inputs, targets)
                 value = loss.item()
@@ -186,8 +187,8 @@ class _Run:
                 with blaming(self.task.source, "the backward pass"):
                     loss.backward()
                 self._take_step()
-                total += value * len(targets)
-                examples += len(targets)
+                total += value * count
+                examples += count
                 if on_step is not None:
                     paused = time.perf_counter()
                     on_step(self.step, self.total_steps, value)
@@ -209,8 +210,8 @@ class _Run:
 
     def _synchronise(self) -> None:
         # A GPU works on after a call returns: without this, its time would be put down to whatever waits for it next.
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize(self.device)
 
     def _loss(self, inputs: Any, targets: Any) -> Tensor:
         source = self.task.source
@@ -251,13 +252,13 @@ class _Run:
         batches = self.held_out[split]
         batches.generator.manual_seed(self.settings.seed)
         losses, metrics, examples = 0.0, 0.0, 0
-        for inputs, targets in batches:
+        for inputs, targets, count in batches:
             with blaming(self.task.source, f"the model on {split} data"):
                 outputs = self.model(inputs)
             with blaming(self.task.source, f"the loss or metric on {split} data"):
-                losses += float(self.task.loss(outputs, targets)) * len(targets)
-                metrics += float(self.task.metric.compute(outputs, targets)) * len(targets)
-            examples += len(targets)
+                losses += float(self.task.loss(outputs, targets)) * count
+                metrics += float(self.task.metric.compute(outputs, targets)) * count
+            examples += count
         return losses / examples, metrics / examples
 
     def outcome(self, test: tuple[float, float] | None = None, diverged_at: int | None = None) -> Outcome:

@@ -138,6 +138,11 @@ BROKEN = {
         "TensorDataset(",
         r"the train data gave a batch of type",
     ),
+    "targets without examples": (
+        "torch.randint(2, (8,)))",
+        "torch.zeros(8))\n    data = DataLoader([(1, 2)], collate_fn=lambda pairs: pairs[0])",
+        r"without examples",
+    ),
     "data that are none": ("Model, data", "Model, 7", r"train data raised TypeError"),
     "an unknown optimizer": ("ACCURACY)", "ACCURACY, optimizer='adma')", r"unknown optimizer 'adma'"),
 }

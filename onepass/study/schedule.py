@@ -30,7 +30,7 @@ def check_schedule(name: str, warmup: float | None) -> None:
 
 
 def make_schedule(name: str, optimizer: Optimizer, steps: int, warmup: float | None = None) -> LRScheduler:
-    """A scheduler to be stepped after every optimizer step but the last of `steps`.
+    """A scheduler to be stepped after each of `steps` optimizer steps.
 
     The optimizer's learning rate is the highest that each schedule reaches:
 

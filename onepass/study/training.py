@@ -205,8 +205,7 @@ class _Run:
         self._synchronise()
         self.optimizer_seconds += time.perf_counter() - started
         self.step += 1
-        if self.step < self.total_steps:
-            self.schedule.step()
+        self.schedule.step()
 
     def _synchronise(self) -> None:
         # A GPU works on after a call returns: without this, its time would be put down to whatever waits for it next.

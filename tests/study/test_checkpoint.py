@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,6 +41,7 @@ STOPPED_WHERE = [
     ("arrays", Settings("sgd", epochs=4, schedule="onecycle", lr=0.1)),
     ("dataset", Settings("nadam", epochs=4, schedule="cosine", warmup=0.3)),
     ("loader", Settings("yogi", epochs=4, schedule="step")),
+    ("loader of its own mind", Settings("radam", epochs=4)),
     ("arrays", Settings("adam", epochs=6, seed=1, lr=0.5, schedule="cosine", then=Then("sgd", lr=0.01, patience=1))),
 ]
 
@@ -143,9 +146,25 @@ def test_a_checkpoint_that_is_none(tmp_path):
     assert path.read_text() == "my thesis"
 
 
+class Trap:
+    def __reduce__(self):
+        return os.mkdir, ("sprung",)
+
+
+def test_reading_a_checkpoint_runs_no_code(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"format": checkpoints.FORMAT, "model": Trap()}, "c.pt")
+    with pytest.raises(StudyError, match="is damaged, or no checkpoint"):
+        checkpoints.read(Path("c.pt"))
+    assert not Path("sprung").exists()
+
+
 def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "c.pt"
-    checkpoints.write(path, {"number": 1})
+    checkpoints.write(path, {"number": 0})
+    with path.open("rb") as old:
+        checkpoints.write(path, {"number": 1})
+        assert torch.load(old, weights_only=True)["number"] == 0, "a reader keeps the old file"
 
     def fail(state, file):
         file.write(b"half")

@@ -18,11 +18,10 @@ def rates(name, steps=100, warmup=None, optimizer=None, also="lr"):
     optimizer = optimizer or onepass.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
     schedule = make_schedule(name, optimizer, steps, warmup)
     found = []
-    for step in range(steps):
+    for _ in range(steps):
         found.append(optimizer.param_groups[0][also])
         optimizer.step()
-        if step < steps - 1:
-            schedule.step()
+        schedule.step()
     return found
 
 

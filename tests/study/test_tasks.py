@@ -253,6 +253,7 @@ def test_airfoil_is_standardised_and_starts_as_in_the_chapter():
     assert features.mean(0).abs().max() < 0.01
     assert (features.std(0, correction=0) - 1).abs().max() < 0.01
     assert task.optimum == pytest.approx(0.24169, abs=5e-6)
+    assert task.options == {"adam": {"eps": 1e-6}, "yogi": {"eps": 1e-3}}
     torch.manual_seed(0)
     weights = torch.cat([task.model().weight.flatten() for _ in range(200)])
     assert weights.std().item() == pytest.approx(0.01, rel=0.1)

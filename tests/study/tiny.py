@@ -31,18 +31,21 @@ def make_model():
 
 
 def tiny_task(kind="arrays", **changes):
-    """kind: how the data come: "arrays", "tensors", "dataset" (augmented) or "loader" (shuffled, augmented)."""
+    """kind: how the data come: "arrays", "tensors", "dataset" (augmented) or "loader" (too, and shuffled)."""
     train, validation, test = examples(60, 0), examples(20, 1), examples(20, 2)
     make = {
         "arrays": lambda pair: Arrays(*pair),
         "tensors": lambda pair: TensorDataset(*pair),
         "dataset": lambda pair: Pairs(*pair),
         "loader": lambda pair: DataLoader(Pairs(*pair), batch_size=8, shuffle=True),
+        "loader of its own mind": lambda pair: DataLoader(
+            Pairs(*pair), batch_size=8, shuffle=True, generator=torch.Generator().manual_seed(1)
+        ),
     }[kind]
     data = {"train": make(train), "validation": make(validation), "test": make(test)}
     if kind == "dataset":
         data["train"].noise = 0.1
-    if kind == "loader":
+    if kind.startswith("loader"):
         data["train"].dataset.noise = 0.1
     fields = {
         "name": "tiny",
@@ -50,7 +53,7 @@ def tiny_task(kind="arrays", **changes):
         **data,
         "loss": nn.functional.cross_entropy,
         "metric": ACCURACY,
-        "batch_size": None if kind == "loader" else 8,
+        "batch_size": None if kind.startswith("loader") else 8,
         "epochs": 4,
         "optimizer": "adam",
         "lr": 0.02,

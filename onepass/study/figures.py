@@ -21,8 +21,8 @@ from onepass.study.statistics import median
 
 # Paul Tol's "muted" scheme, safe for colour-blind readers, then his "vibrant" one for long lists.
 COLOURS = (
-    "#CC6677", "#332288", "#117733", "#88CCEE", "#882255", "#44AA99", "#999933", "#AA4499", "#DDAA33",
-    "#EE7733", "#0077BB", "#BB5566", "#009988", "#666666",
+    "#CC6677", "#332288", "#117733", "#0077BB", "#882255", "#44AA99", "#999933", "#AA4499", "#DDAA33",
+    "#EE7733", "#88CCEE", "#BB5566", "#009988", "#666666",
 )  # fmt: skip
 INK, FAINT, GRID = "#222222", "#767676", "#E6E6E6"
 BACKDROP = "#D2D2D2"
@@ -150,7 +150,7 @@ def draw_seconds(results: Results) -> Figure:
 
 def _draw_curves(results: Results, unit: str, position: Callable[[Any], float]) -> Figure:
     curves = {row.label: _curve(results.of(row.candidate, "final"), position) for row in results.rows}
-    ends = [curve.middle[-1] for curve in curves.values()]
+    ends = [curve.middle[-1] for curve in curves.values() if len(curve.middle)]
     everything = np.concatenate([np.concatenate([curve.low, curve.high]) for curve in curves.values()])
     limits = _window(everything, ends, results.subject.higher_is_better, reach=4.0)
     panels = _Panels(results, limits)
@@ -177,7 +177,7 @@ class _Curve:
 
 
 def _curve(runs: list[Finished], position: Callable[[Any], float]) -> _Curve:
-    """Median and range over the runs still going, epoch by epoch, as far as any of them went."""
+    """Median and range over the runs still going, epoch by epoch, as far as any went: nowhere, perhaps."""
     longest = max(len(run.outcome.history) for run in runs)
     at = [[run.outcome.history[epoch] for run in runs if len(run.outcome.history) > epoch] for epoch in range(longest)]
     values = [np.array([epoch.validation_metric for epoch in epochs]) for epochs in at]

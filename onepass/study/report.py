@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from onepass.study.errors import StudyError
 from onepass.study.figures import PICTURES, png
-from onepass.study.results import Results, remarks, show, show_gap, verdict_sentence
+from onepass.study.results import Results, remarks, show, show_gap, show_interval, verdict_sentence
 
 RESULTS, REPORT = "results.json", "report.html"
 
@@ -46,7 +46,7 @@ def to_html(results: Results, pictures: dict[str, bytes]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(show=show, show_gap=show_gap)
+    environment.filters.update(show=show, show_gap=show_gap, show_interval=show_interval)
     best = results.rows[0]
     return environment.get_template("report.html.j2").render(
         results=results,

@@ -278,6 +278,11 @@ def show(value: float) -> str:
     return f"{value:.4f}" if value == 0 or 1e-2 <= abs(value) < 1e3 else f"{value:.4g}"
 
 
+def show_interval(low: float, high: float) -> str:
+    """The two ends of an interval as `show` has them, "div." for one among diverged runs."""
+    return "–".join(show(end) if math.isfinite(end) else "div." for end in (low, high))
+
+
 def show_gap(value: float) -> str:
     """A difference of metrics for a reader, signed; infinite where one side diverged."""
     return f"{value:+.4f}" if math.isfinite(value) else "∞" if value > 0 else "−∞"

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from onepass.study.results import Results, remarks, show, verdict_sentence
+from onepass.study.results import Results, remarks, show, show_interval, verdict_sentence
 
 
 def print_results(results: Results, report: Path, console: Console) -> None:
@@ -39,7 +39,7 @@ def ranking_table(results: Results, roomy: bool = True) -> Table:
             row.label,
             f"{row.lr:.3g}" + ("*" if row.edge else ""),
             show(row.median),
-            f"{show(row.low)}–{show(row.high)}",
+            show_interval(row.low, row.high),
             show(row.test_loss),
             f"{row.seconds:.2f}",
             f"{row.step_ms:.3f}",

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from onepass.study.plan import Candidate, Plan, Trial
+from onepass.study.plan import DEFAULT_GRID, Candidate, Plan, Trial, parse_grid
 from onepass.study.record import Epoch, Outcome
 from onepass.study.results import Finished, Results, Subject, tuned_lr
 
@@ -34,7 +34,7 @@ def candidate(name: str, **options: object) -> Candidate:
 def make_plan(candidates: tuple[Candidate, ...], **changes: object) -> Plan:
     """A plan of 9 learning rates, 1 tuning seed and 10 final seeds."""
     settings = {
-        "grid": tuple(10 ** (exponent / 2) for exponent in range(-8, 1)),
+        "grid": parse_grid(DEFAULT_GRID),
         "tuning_seeds": (1_000_000,),
         "seeds": tuple(range(10)),
         "epochs": EPOCHS,

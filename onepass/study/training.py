@@ -90,6 +90,7 @@ def fit(
 def check(settings: Settings) -> None:
     """`StudyError` for a setting out of its range, with the value and the range."""
     check_schedule(settings.schedule, settings.warmup)
+    _device(settings.device)
     if settings.epochs < 1:
         raise StudyError(f"epochs {settings.epochs} is not a positive number")
     if not 0 <= settings.seed < 2**32:

@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import pickle
+import shutil
 import statistics
 import tarfile
 from pathlib import Path
@@ -224,9 +225,10 @@ def test_cifar10_downloads_whole_or_not_at_all(tmp_path, small, capsys):
 
 
 def test_cifar10_says_what_to_do_without_a_network(small):
-    Path("data", small.archive).unlink()
+    shutil.rmtree("data")
     with pytest.raises(StudyError, match=r"cannot download http://127.0.0.1:9/refused .* --data-dir"):
         cifar10.read(None, small)
+    assert not Path("data").exists()
     with pytest.raises(StudyError, match="--data-dir nowhere is not a folder"):
         load_task("cifar10", Path("nowhere"))
 

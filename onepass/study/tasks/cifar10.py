@@ -8,6 +8,7 @@ archive `cifar-10-python.tar.gz`, or the folder `cifar-10-batches-py` that it ho
 from __future__ import annotations
 
 import hashlib
+import http.client
 import io
 import pickle
 import shutil
@@ -168,21 +169,19 @@ def _download(path: Path, source: Source) -> Path:
     """Fetches the archive to `path`, which appears there only once it is whole and its checksum is right."""
     print(f"downloading {source.url} to {path}", file=sys.stderr)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            tempfile.TemporaryDirectory(dir=path.parent, prefix=".download-") as folder,
-            urllib.request.urlopen(source.url, timeout=30) as stream,
-        ):
-            part = Path(folder) / source.archive
-            with part.open("wb") as file:
-                shutil.copyfileobj(stream, file)
-            found = _file_md5(part)
-            if found != source.archive_md5:
-                raise StudyError(
-                    f"what {source.url} sent is damaged: its MD5 is {found}, not {source.archive_md5}; try again later"
-                )
-            part.replace(path)
-    except OSError as error:
+        with urllib.request.urlopen(source.url, timeout=30) as stream:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=".download-") as folder:
+                part = Path(folder) / source.archive
+                with part.open("wb") as file:
+                    shutil.copyfileobj(stream, file)
+                found = _file_md5(part)
+                if found != source.archive_md5:
+                    raise StudyError(
+                        f"what {source.url} sent is damaged: its MD5 is {found}, not {source.archive_md5}; try later"
+                    )
+                part.replace(path)
+    except (OSError, http.client.HTTPException) as error:
         raise StudyError(
             f"cannot download {source.url} to {path} ({error}); put {source.archive} or {source.folder} into a folder "
             f"and name that with --data-dir or ${DATA_DIR_VARIABLE}"

@@ -78,7 +78,8 @@ def test_maximize_is_descent_on_the_negative(name):
             q.grad = -p.grad
         climbing.step()
         descending.step()
-    assert all(torch.equal(p, q) for p, q in zip(up, down, strict=True))
+    # Where a product is contracted with a sum, its sign decides which of the two is rounded.
+    assert relative_error([p.detach() for p in up], [q.detach() for q in down]) < 1e-14
 
 
 @pytest.mark.parametrize("form", ["l2", "decoupled", "independent"])
@@ -334,9 +335,7 @@ def test_autograd_follows_a_differentiable_step(name):
     assert torch.autograd.gradcheck(after_steps, (start, gradient))
 
 
-def test_a_flag_that_asks_for_a_kernel_says_that_the_reference_runs():
-    with pytest.warns(UserWarning, match="fused=True asks for a multi-tensor kernel"):
-        onepass.AdamW(parameters(), fused=True)
+def test_flags_that_torch_refuses_together_are_refused():
     with pytest.raises(RuntimeError, match="cannot be `True` together"):
         onepass.AdamW(parameters(), fused=True, foreach=True)
 

@@ -2,73 +2,108 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from onepass.compiler import Update, on_arrays
+from onepass.compiler import Program, Situation, Work, on_arrays
 from onepass.lang import Expr, Level
 
 
-def step(updates: Sequence[Update], *, precision: torch.dtype | None = None, differentiable: bool = False) -> None:
-    """Take one step of all parameters: compute what each update's variant says, then write it.
+def step(works: Sequence[Work], *, precision: torch.dtype | None = None, differentiable: bool = False) -> None:
+    """Take one step of all parameters that have a gradient: compute everything, then write it.
 
     Args:
-        updates: the parameters of the step, all of them: a reduction over the model runs over this list.
+        works: the parameter groups, all of them: a reduction over the model runs over them.
         precision: the type to compute in; by default float32 for parameters of 32 bits or fewer, float64 above.
-        differentiable: let autograd follow the step. States are then replaced in ``update.states`` instead of written.
+        differentiable: let autograd follow the step; states are then replaced instead of written.
     """
-    works = [_Work(update, precision, differentiable) for update in updates]
-    _reduce_over_the_model(works)
-    for work in works:
-        work.finish(differentiable)
+    updates = [update for work in works for update in _updates(work, precision, differentiable)]
+    _reduce_over_the_model(updates)
+    for update in updates:
+        update.finish(differentiable)
 
 
-class _Work:
-    """One update under way: the values of its symbols in the computing type, and all that is known so far."""
+def real(x: torch.Tensor) -> torch.Tensor:
+    """Complex numbers as pairs of reals, on which the rules work, as torch's do."""
+    return torch.view_as_real(x) if x.is_complex() else x
 
-    def __init__(self, update: Update, precision: torch.dtype | None, differentiable: bool):
-        self.update = update
-        p = update.parameter
-        self.dtype = precision or torch.promote_types(p.dtype, torch.float32)
+
+def _updates(work: Work, precision: torch.dtype | None, differentiable: bool) -> list[_Update]:
+    situations: dict[tuple[float, ...], Situation] = {}
+    updates: list[_Update] = []
+    for p in work.params:
+        if p.grad is None:
+            continue
+        state = work.prepare(p, work.program, work.values)
+        t = float(state["step"]) + 1
+        scalars = tuple(float(state[key]) for key in work.program.scalars)
+        case = (t, p.ndim, *scalars)
+        if case not in situations:
+            situations[case] = work.program.situation(work.values, t, p.ndim, scalars)
+        updates.append(_Update(work.program, situations[case], p, state, t, precision, differentiable))
+    return updates
+
+
+class _Update:
+    """One parameter's update under way: its values in the computing type, and all that is known so far."""
+
+    def __init__(
+        self,
+        program: Program,
+        situation: Situation,
+        p: torch.Tensor,
+        state: dict[str, Any],
+        t: float,
+        precision: torch.dtype | None,
+        differentiable: bool,
+    ):
+        self.program, self.situation, self.p, self.state, self.t = program, situation, p, state, t
+        self.variant = situation.variant
+        if self.variant.reductions and p.is_complex():
+            raise RuntimeError(f"{program.name}: reductions over complex parameters are not offered")
+        dtype = precision or torch.promote_types(real(p).dtype, torch.float32)
         # Autograd keeps what it multiplies by; the parameter itself is about to be overwritten.
-        values = {**update.values(), "p": p.clone() if differentiable else p}
-        self.values: Mapping[str, Any] = {
-            name: value.to(self.dtype) if isinstance(value, torch.Tensor) else value for name, value in values.items()
-        }
+        tensors = {"p": p.clone() if differentiable else p, "g": p.grad}
+        tensors.update((f"state.{key}", state[key]) for key in program.states)
+        self.values: dict[str, Any] = {name: real(tensor).to(dtype) for name, tensor in tensors.items()}
+        self.values.update((f"row[{i}]", value) for i, value in enumerate(situation.row))
         self.known: dict[Expr, Any] = {}
 
     def value(self, expression: Expr) -> Any:
         return on_arrays(expression, self.values, self.known, torch)
 
     def finish(self, differentiable: bool) -> None:
-        variant, update = self.update.variant, self.update
         # Everything is computed before anything is written: the expressions share their inputs.
-        parameter = self.value(variant.parameter)
-        states = {key: self.value(new) for key, new in variant.states.items()}
-        update.parameter.copy_(parameter)
+        parameter = self.value(self.variant.parameter)
+        states = {key: self.value(new) for key, new in self.variant.states.items()}
+        real(self.p).copy_(parameter)
         for key, value in states.items():
+            old = self.state[key]
             if differentiable:
-                update.states[key] = value.to(update.states[key].dtype)  # pyright: ignore[reportIndexIssue]
+                self.state[key] = torch.view_as_complex(value) if old.is_complex() else value.to(old.dtype)
             else:
-                update.states[key].copy_(value)
+                real(old).copy_(value)
+        self.state["step"].fill_(self.t)
+        for key, value in zip(self.program.scalars, self.situation.after, strict=True):
+            self.state[key].fill_(value)
 
 
-def _reduce_over_the_model(works: Sequence[_Work]) -> None:
+def _reduce_over_the_model(updates: Sequence[_Update]) -> None:
     """Compute the reductions that span all parameters, innermost first, and tell every update the result.
 
     Variants of one optimizer differ in their rule's branches or in weight decay, but their transforms, and so their
     reductions over the model, come in the same order: the n-th of each are one.
     """
-    rounds = [[r for r in work.update.variant.reductions if r.level == Level.MODEL] for work in works]
+    rounds = [[r for r in update.variant.reductions if r.level == Level.MODEL] for update in updates]
     if len({len(reductions) for reductions in rounds}) > 1:
         raise RuntimeError("parameters that share a reduction over the model must be updated by the same rule")
     for nodes in zip(*rounds, strict=True):
-        parts = [(work.value(node.args[0]), work) for node, work in zip(nodes, works, strict=True)]
+        parts = [(update.value(node.args[0]), update) for node, update in zip(nodes, updates, strict=True)]
         device = parts[0][0].device
         total = torch.stack([value.sum(dtype=torch.float64).to(device) for value, _ in parts]).sum()
         count = sum(value.numel() for value, _ in parts)
-        for node, (value, work) in zip(nodes, parts, strict=True):
+        for node, (value, update) in zip(nodes, parts, strict=True):
             result = total / count if node.op == "mean" else total
-            work.known[node] = result.to(value.device, value.dtype)
+            update.known[node] = result.to(value.device, value.dtype)

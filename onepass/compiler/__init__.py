@@ -2,19 +2,21 @@
 
 from onepass.compiler.equations import equations
 from onepass.compiler.interpret import on_arrays, on_host
-from onepass.compiler.program import Program, Update, Variant, compile_rule, initial_value
+from onepass.compiler.program import Program, Situation, Variant, Work, compile_rule, initial_value, walk
 from onepass.compiler.trace import Stage, Trace, trace
 
 __all__ = [
     "Program",
+    "Situation",
     "Stage",
     "Trace",
-    "Update",
     "Variant",
+    "Work",
     "compile_rule",
     "equations",
     "initial_value",
     "on_arrays",
     "on_host",
     "trace",
+    "walk",
 ]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from onepass.compiler.interpret import on_arrays, on_host
 from onepass.compiler.simplify import rebuild, simplify
@@ -15,14 +15,14 @@ from onepass.lang.expr import Expr, Level, symbol
 from onepass.lang.ops import OPS
 
 
-def walk(roots: Iterable[Expr]) -> Iterator[Expr]:
-    """Every node below the roots once, arguments before what uses them."""
+def walk(roots: Iterable[Expr], stop: frozenset[Expr] = frozenset()) -> Iterator[Expr]:
+    """Every node below the roots once, arguments before what uses them; those in ``stop`` are not entered."""
     seen: set[Expr] = set()
 
     def visit(node: Expr) -> Iterator[Expr]:
         if node not in seen:
             seen.add(node)
-            for arg in node.args:
+            for arg in () if node in stop else node.args:
                 yield from visit(arg)
             yield node
 
@@ -63,6 +63,20 @@ def _elements(nodes: Iterable[Expr]) -> frozenset[str]:
     return frozenset(node.data for node in nodes if node.op == "symbol" and node.level == Level.ELEMENT)
 
 
+class Situation(NamedTuple):
+    """What a step is for all parameters that agree in their group, step count, dimensions and scalar states.
+
+    Attributes:
+        variant: what to compute.
+        row: the values of ``variant.row``.
+        after: the values of the program's scalar states after the step, in their order.
+    """
+
+    variant: Variant
+    row: tuple[float, ...]
+    after: tuple[float, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Program:
     """A rule with its transforms, compiled.
@@ -92,6 +106,16 @@ class Program:
         if choice not in self._variants:
             self._variants[choice] = self._decide(dict(zip(self.decisions, choice, strict=True)))
         return self._variants[choice]
+
+    def situation(self, values: Mapping[str, float], t: float, ndim: int, scalars: Sequence[float]) -> Situation:
+        """The step number ``t`` of parameters with ``ndim`` dimensions and these scalar states, on the host."""
+        known = {**values, "t": t, "ndim": float(ndim)}
+        known.update((f"state.{key}", value) for key, value in zip(self.scalars, scalars, strict=True))
+        memo: dict[Expr, Any] = {}
+        variant = self.variant(known, memo)
+        row = tuple(float(on_host(expression, known, memo)) for expression in variant.row)
+        after = tuple(float(on_host(new, known, memo)) for new in self.scalars.values())
+        return Situation(variant, row, after)
 
     def _decide(self, choices: Mapping[Expr, bool]) -> Variant:
         def chosen(node: Expr) -> Expr | None:
@@ -152,29 +176,20 @@ def compile_rule(rule: Rule, stages: tuple[Stage, ...] = ()) -> Program:
 
 
 @dataclass(eq=False)
-class Update:
-    """One parameter's share of a step, ready for a backend.
+class Work:
+    """What a parameter group asks of a backend in one step.
 
     Attributes:
-        variant: what to compute.
-        row: the values of ``variant.row``.
-        parameter: the parameter, to be changed in place.
-        gradient: its gradient, never written to.
-        states: for each state's checkpoint key, its tensor; those in ``variant.states`` are changed in place.
+        program: what to compute.
+        values: the values of the program's hyperparameters.
+        params: the group's parameters, those without a gradient among them.
+        prepare: gives a parameter the states that it lacks, and returns them all.
     """
 
-    variant: Variant
-    row: tuple[float, ...]
-    parameter: Any
-    gradient: Any
-    states: Mapping[str, Any]
-
-    def values(self) -> dict[str, Any]:
-        """The value of every symbol of the variant."""
-        values = {"p": self.parameter, "g": self.gradient}
-        values.update((f"state.{key}", value) for key, value in self.states.items())
-        values.update((f"row[{i}]", value) for i, value in enumerate(self.row))
-        return values
+    program: Program
+    values: Mapping[str, float]
+    params: Sequence[Any]
+    prepare: Callable[[Any, Program, Mapping[str, float]], dict[str, Any]]
 
 
 def initial_value(program: Program, key: str, parameter: Any, values: Mapping[str, Any], xp: Any) -> Any:

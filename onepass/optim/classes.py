@@ -26,9 +26,7 @@ Decay = float | torch.Tensor | Applied
 
 def _given(arguments: dict[str, Any]) -> dict[str, Any]:
     """A constructor's arguments as the defaults of its parameter groups."""
-    return {
-        name: value for name, value in arguments.items() if name not in ("self", "params", "transforms", "__class__")
-    }
+    return {name: value for name, value in arguments.items() if name not in ("self", "params", "__class__")}
 
 
 class SGD(Optimizer):
@@ -60,10 +58,10 @@ class SGD(Optimizer):
 
     def __init__(
         self, params: Any, lr: Number = 1e-3, momentum: float = 0, dampening: float = 0, weight_decay: Decay = 0,
-        nesterov: bool = False, *, transforms: Sequence[Applied] = (), maximize: bool = False,
-        foreach: bool | None = None, differentiable: bool = False, fused: bool | None = None,
+        nesterov: bool = False, *, transforms: Sequence[Applied] = (), backend: str | None = None,
+        maximize: bool = False, foreach: bool | None = None, differentiable: bool = False, fused: bool | None = None,
     ):  # fmt: skip
-        super().__init__(params, _given(locals()), transforms)
+        super().__init__(params, _given(locals()))
 
     @classmethod
     def rules(cls):
@@ -105,10 +103,10 @@ class Adagrad(Optimizer):
     def __init__(
         self, params: Any, lr: Number = 1e-2, lr_decay: float = 0, weight_decay: Decay = 0,
         initial_accumulator_value: float = 0, eps: float = 1e-10, foreach: bool | None = None, *,
-        transforms: Sequence[Applied] = (), maximize: bool = False, differentiable: bool = False,
-        fused: bool | None = None,
+        transforms: Sequence[Applied] = (), backend: str | None = None, maximize: bool = False,
+        differentiable: bool = False, fused: bool | None = None,
     ):  # fmt: skip
-        super().__init__(params, _given(locals()), transforms)
+        super().__init__(params, _given(locals()))
 
 
 class Adadelta(Optimizer):
@@ -130,10 +128,10 @@ class Adadelta(Optimizer):
 
     def __init__(
         self, params: Any, lr: Number = 1.0, rho: float = 0.9, eps: float = 1e-6, weight_decay: Decay = 0,
-        foreach: bool | None = None, *, transforms: Sequence[Applied] = (), capturable: bool = False,
-        maximize: bool = False, differentiable: bool = False,
+        foreach: bool | None = None, *, transforms: Sequence[Applied] = (), backend: str | None = None,
+        capturable: bool = False, maximize: bool = False, differentiable: bool = False,
     ):  # fmt: skip
-        super().__init__(params, _given(locals()), transforms)
+        super().__init__(params, _given(locals()))
 
 
 class RMSprop(Optimizer):
@@ -159,8 +157,9 @@ class RMSprop(Optimizer):
         self, params: Any, lr: Number = 1e-2, alpha: float = 0.99, eps: float = 1e-8, weight_decay: Decay = 0,
         momentum: float = 0, centered: bool = False, capturable: bool = False, foreach: bool | None = None,
         maximize: bool = False, differentiable: bool = False, *, transforms: Sequence[Applied] = (),
+        backend: str | None = None,
     ):  # fmt: skip
-        super().__init__(params, _given(locals()), transforms)
+        super().__init__(params, _given(locals()))
 
     @classmethod
     def rules(cls):
@@ -215,11 +214,11 @@ class Adam(_AdamFamily):
     def __init__(
         self, params: Any, lr: Number = 1e-3, betas: tuple[Number, Number] = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: Decay = 0, amsgrad: bool = False, *, transforms: Sequence[Applied] = (),
-        foreach: bool | None = None, maximize: bool = False, capturable: bool = False, differentiable: bool = False,
-        fused: bool | None = None, decoupled_weight_decay: bool = False,
+        backend: str | None = None, foreach: bool | None = None, maximize: bool = False, capturable: bool = False,
+        differentiable: bool = False, fused: bool | None = None, decoupled_weight_decay: bool = False,
     ):  # fmt: skip
         _agree(self, weight_decay, decoupled_weight_decay)
-        super().__init__(params, _given(locals()), transforms)
+        super().__init__(params, _given(locals()))
 
 
 class AdamW(_AdamFamily):
@@ -248,11 +247,11 @@ class AdamW(_AdamFamily):
     def __init__(
         self, params: Any, lr: Number = 1e-3, betas: tuple[Number, Number] = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: Decay = 1e-2, amsgrad: bool = False, *, transforms: Sequence[Applied] = (),
-        maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False,
-        fused: bool | None = None,
+        backend: str | None = None, maximize: bool = False, foreach: bool | None = None, capturable: bool = False,
+        differentiable: bool = False, fused: bool | None = None,
     ):  # fmt: skip
         defaults = _given(locals()) | {"decoupled_weight_decay": True}
-        super().__init__(params, defaults, transforms)
+        super().__init__(params, defaults)
 
 
 class Adamax(Optimizer):
@@ -275,9 +274,9 @@ class Adamax(Optimizer):
     def __init__(
         self, params: Any, lr: Number = 2e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: Decay = 0, foreach: bool | None = None, *, transforms: Sequence[Applied] = (),
-        maximize: bool = False, differentiable: bool = False, capturable: bool = False,
+        backend: str | None = None, maximize: bool = False, differentiable: bool = False, capturable: bool = False,
     ):  # fmt: skip
-        super().__init__(params, _given(locals()), transforms)
+        super().__init__(params, _given(locals()))
 
 
 class NAdam(Optimizer):
@@ -305,11 +304,11 @@ class NAdam(Optimizer):
     def __init__(
         self, params: Any, lr: Number = 2e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: Decay = 0, momentum_decay: float = 4e-3, decoupled_weight_decay: bool = False, *,
-        transforms: Sequence[Applied] = (), foreach: bool | None = None, maximize: bool = False,
-        capturable: bool = False, differentiable: bool = False,
+        transforms: Sequence[Applied] = (), backend: str | None = None, foreach: bool | None = None,
+        maximize: bool = False, capturable: bool = False, differentiable: bool = False,
     ):  # fmt: skip
         _agree(self, weight_decay, decoupled_weight_decay)
-        super().__init__(params, _given(locals()), transforms)
+        super().__init__(params, _given(locals()))
 
 
 class RAdam(Optimizer):
@@ -336,10 +335,11 @@ class RAdam(Optimizer):
     def __init__(
         self, params: Any, lr: Number = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: Decay = 0, decoupled_weight_decay: bool = False, *, transforms: Sequence[Applied] = (),
-        foreach: bool | None = None, maximize: bool = False, capturable: bool = False, differentiable: bool = False,
+        backend: str | None = None, foreach: bool | None = None, maximize: bool = False, capturable: bool = False,
+        differentiable: bool = False,
     ):  # fmt: skip
         _agree(self, weight_decay, decoupled_weight_decay)
-        super().__init__(params, _given(locals()), transforms)
+        super().__init__(params, _given(locals()))
 
 
 class Yogi(Optimizer):
@@ -362,10 +362,10 @@ class Yogi(Optimizer):
 
     def __init__(
         self, params: Any, lr: Number = 1e-2, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-3,
-        weight_decay: Decay = 0, *, transforms: Sequence[Applied] = (), maximize: bool = False,
-        differentiable: bool = False,
+        weight_decay: Decay = 0, *, transforms: Sequence[Applied] = (), backend: str | None = None,
+        maximize: bool = False, differentiable: bool = False,
     ):  # fmt: skip
-        super().__init__(params, _given(locals()), transforms)
+        super().__init__(params, _given(locals()))
 
 
 class Ranger(Optimizer):
@@ -393,9 +393,9 @@ class Ranger(Optimizer):
     def __init__(
         self, params: Any, lr: Number = 1e-3, betas: tuple[float, float] = (0.95, 0.999), eps: float = 1e-5,
         weight_decay: Decay = 0, k: int = 6, alpha: float = 0.5, *, transforms: Sequence[Applied] = (),
-        maximize: bool = False, differentiable: bool = False,
+        backend: str | None = None, maximize: bool = False, differentiable: bool = False,
     ):  # fmt: skip
-        super().__init__(params, _given(locals()), transforms)
+        super().__init__(params, _given(locals()))
 
 
 def _agree(optimizer: Optimizer, weight_decay: Decay, decoupled: bool) -> None:

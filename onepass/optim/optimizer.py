@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
 
-from onepass.backends import reference
-from onepass.compiler import Program, Stage, Update, initial_value, on_host
+from onepass.backends.reference import real
+from onepass.backends.select import Runner, choose
+from onepass.compiler import Program, Stage, Work, initial_value
 from onepass.lang import Applied, Rule
 from onepass.optim.groups import (
     Group,
@@ -27,17 +27,18 @@ class Optimizer(torch.optim.Optimizer):
 
     Args:
         params: tensors, ``(name, tensor)`` pairs, or dicts of parameter groups, as `torch.optim` takes them.
-        defaults: the hyperparameters and flags, with torch's names.
+        defaults: the hyperparameters and flags, with torch's names, and besides them
         transforms: changes to the rule, such as ``[clip_value(1.0), lookahead(k=5)]``. Each transforms the gradient,
             the direction or the parameter (see `onepass.lang.Transform`), in the given order. Their hyperparameters
             stand in the parameter groups under ``lookahead_k``, ``lookahead_alpha``, ... and can be changed there.
+        backend: ``"cpu"`` or ``"reference"``; None takes what ``ONEPASS_BACKEND`` says, else the fastest that serves.
 
     What torch's flags mean here:
 
     - ``maximize``: climb instead of descending.
     - ``differentiable``: autograd follows the step, through gradients and states.
-    - ``foreach``, ``fused``: True asks for a kernel that takes many tensors at once. There is none yet: the reference
-      runs, and one warning says so. False and None leave the choice to the library.
+    - ``foreach``, ``fused``: torch's choice between its own loops. Every value is served by the one kernel that takes
+      all tensors at once; where none can be compiled the reference runs, and one warning says why.
     - ``capturable``: True asks for steps that a CUDA graph can replay; that raises, for step counts live on the host.
 
     Raises:
@@ -49,12 +50,16 @@ class Optimizer(torch.optim.Optimizer):
     decay_form: ClassVar[str] = "decoupled"
     built_in: ClassVar[tuple[Applied, ...]] = ()
     paper: ClassVar[str] = ""
+    # What a backend keeps between steps; a copy of the optimizer makes its own.
+    _backend_runner: Runner | None = None
 
-    def __init__(self, params: Any, defaults: dict[str, Any], transforms: Sequence[Applied] = ()):
+    def __init__(self, params: Any, defaults: dict[str, Any]):
         name = type(self).__name__
         defaults = {**defaults, "decay": None}
+        self.transforms: tuple[Applied, ...] = tuple(defaults.pop("transforms"))
+        self.backend: str | None = defaults.pop("backend")
+        choose(self.backend)
         settle_decay(name, defaults)
-        self.transforms = tuple(transforms)
         defaults.update(check_transforms(name, self.transforms, defaults))
         self._check_flags(defaults)
         # Checked here as well as for each group, so that a bad default is told apart from a bad group.
@@ -126,12 +131,6 @@ class Optimizer(torch.optim.Optimizer):
             raise RuntimeError(f"{name}: `fused` and `foreach` cannot be `True` together")
         if defaults.get("fused") and defaults.get("differentiable"):
             raise RuntimeError(f"{name}: `fused` does not support `differentiable`")
-        for flag in ("fused", "foreach"):
-            if defaults.get(flag):
-                warnings.warn(
-                    f"{name}: {flag}=True asks for a multi-tensor kernel, and there is none yet: the reference runs",
-                    stacklevel=4,
-                )
 
     # The step
 
@@ -153,46 +152,17 @@ class Optimizer(torch.optim.Optimizer):
                 loss = closure()
         differentiable = self.defaults["differentiable"]
         with torch.set_grad_enabled(differentiable):
-            updates, counters = [], []
-            for group in self.param_groups:
-                for update, counter in self._updates_of(group):
-                    updates.append(update)
-                    counters.append(counter)
-            reference.step(updates, differentiable=differentiable)
-            for counter in counters:
-                counter()
+            self._runner().step([self._work(group) for group in self.param_groups], differentiable=differentiable)
         return loss
 
-    def _updates_of(self, group: Group) -> Iterator[tuple[Update, Callable[[], None]]]:
-        """Each parameter's update, and what sets its step count and scalar states once the update is done."""
-        params = [p for p in group["params"] if p.grad is not None]
-        if not params:
-            return
-        for p in params:
-            self._check_gradient(p)
-        program = self.program(group)
-        shared = host_values(program, group)
-        rows: dict[tuple[float, ...], Any] = {}
-        for p in params:
-            state = self._state_of(p, program, shared)
-            t = float(state["step"]) + 1
-            scalars = tuple(float(state[key]) for key in program.scalars)
-            situation = (t, p.ndim, *scalars)
-            if situation not in rows:
-                rows[situation] = _host_row(program, shared, t, p.ndim, scalars)
-            variant, row, after = rows[situation]
-            if variant.reductions and p.is_complex():
-                raise RuntimeError(f"{type(self).__name__}: reductions over complex parameters are not offered")
-            tensors = {key: _real(state[key]) for key in program.states}
-            update = Update(variant, row, _real(p), _real(p.grad), tensors)
-            yield update, _settler(state, t, after, tensors if self.defaults["differentiable"] else {})
+    def _runner(self) -> Runner:
+        if self._backend_runner is None:
+            self._backend_runner = Runner(self.backend)
+        return self._backend_runner
 
-    def _check_gradient(self, p: torch.Tensor) -> None:
-        if p.grad.layout is not torch.strided:  # pyright: ignore[reportOptionalMemberAccess]
-            raise RuntimeError(
-                f"{type(self).__name__} does not take sparse gradients (layout {p.grad.layout}): "  # pyright: ignore[reportOptionalMemberAccess]
-                "build the embedding with sparse=False, or give its weights to torch.optim.SparseAdam"
-            )
+    def _work(self, group: Group) -> Work:
+        program = self.program(group)
+        return Work(program, host_values(program, group), group["params"], self._state_of)
 
     # States
 
@@ -200,12 +170,12 @@ class Optimizer(torch.optim.Optimizer):
         """Give every parameter its states now, with a step count of 0, instead of at its first step."""
         with torch.no_grad():
             for group in self.param_groups:
-                program = self.program(group)
-                shared = host_values(program, group)
+                work = self._work(group)
                 for p in group["params"]:
-                    self._state_of(p, program, shared)
+                    self._state_of(p, work.program, work.values)
 
-    def _state_of(self, p: torch.Tensor, program: Program, shared: dict[str, float]) -> dict[str, Any]:
+    def _state_of(self, p: torch.Tensor, program: Program, values: Mapping[str, float]) -> dict[str, Any]:
+        """The states of a parameter, those that it lacks made now."""
         state = self.state[p]
         if "step" not in state:
             # A checkpoint of torch's SGD has buffers and no count: those buffers have seen at least one step.
@@ -213,18 +183,18 @@ class Optimizer(torch.optim.Optimizer):
             state["step"] = torch.tensor(float(seen), dtype=torch.float32)
         for key in program.initial:
             if state.get(key) is None:
-                value = initial_value(program, key, _real(p), {**shared, "ndim": p.ndim}, torch)
+                value = initial_value(program, key, real(p), {**values, "ndim": p.ndim}, torch)
                 if key in program.scalars:
                     state[key] = torch.tensor(value, dtype=torch.float64)
                 else:
                     state[key] = torch.empty_like(p, memory_format=torch.preserve_format)
-                    _real(state[key]).copy_(torch.as_tensor(value))
+                    real(state[key]).copy_(torch.as_tensor(value))
         return state
 
     # Copies and checkpoints
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "transforms": self.transforms}
+        return {**super().__getstate__(), "transforms": self.transforms, "backend": self.backend}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -254,34 +224,3 @@ class Optimizer(torch.optim.Optimizer):
                     if isinstance(value, torch.Tensor):
                         device = torch.device("cpu") if key in on_host_keys else p.device
                         self.state[p][key] = value.detach().clone().to(device)
-
-
-def _host_row(
-    program: Program, shared: dict[str, float], t: float, ndim: int, scalars: tuple[float, ...]
-) -> tuple[Any, tuple[float, ...], tuple[tuple[str, float], ...]]:
-    """The variant, its step values, and the scalar states afterwards, for parameters in the same situation."""
-    values = {**shared, "t": t, "ndim": float(ndim)}
-    values.update((f"state.{key}", value) for key, value in zip(program.scalars, scalars, strict=True))
-    memo: dict[Any, Any] = {}
-    variant = program.variant(values, memo)
-    row = tuple(float(on_host(expression, values, memo)) for expression in variant.row)
-    after = tuple((key, float(on_host(new, values, memo))) for key, new in program.scalars.items())
-    return variant, row, after
-
-
-def _settler(
-    state: dict[str, Any], t: float, after: tuple[tuple[str, float], ...], replaced: dict[str, torch.Tensor]
-) -> Callable[[], None]:
-    def settle() -> None:
-        state["step"].fill_(t)
-        for key, value in after:
-            state[key].fill_(value)
-        for key, value in replaced.items():
-            state[key] = torch.view_as_complex(value) if state[key].is_complex() else value
-
-    return settle
-
-
-def _real(x: torch.Tensor) -> torch.Tensor:
-    """Complex numbers as pairs of reals, on which the rules work, as torch's do."""
-    return torch.view_as_real(x) if x.is_complex() else x

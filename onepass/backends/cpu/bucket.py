@@ -1,0 +1,284 @@
+"""A bucket: the tensors that one kernel can take together, and the tables by which it finds them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from operator import attrgetter, is_, itemgetter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from onepass.backends.cpu import machine
+from onepass.backends.cpu.emit import FIRST_ADDRESS, ROW_LENGTH, ROW_OF_VALUES, Layout, emit, layout, phases
+from onepass.backends.gradients import refuse_sparse
+from onepass.compiler import Program, Situation, Variant, Work, walk
+from onepass.lang import Expr, Level
+
+# Elements of a chunk: enough to hide what claiming one costs, few enough for the threads to share the work evenly.
+CHUNK = 16384
+
+# What lies in memory for each type; complex numbers are pairs of reals.
+_STORAGE = {
+    torch.float32: "float32",
+    torch.float64: "float64",
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
+    torch.complex64: "float32",
+    torch.complex128: "float64",
+}
+_gradient, _dtype = attrgetter("grad"), attrgetter("dtype")
+_address, _stride, _negated = torch.Tensor.data_ptr, torch.Tensor.stride, torch.Tensor.is_neg
+
+
+class Stale(Exception):
+    """The tensors are no longer those that the tables were made for."""
+
+
+@cache
+def kernels(variant: Variant, arrays: Layout) -> tuple[int, ...]:
+    """The addresses of a variant's kernels, one a phase and the last one, compiled if need be."""
+    return tuple(machine.load(source, arrays.real) for source in emit(variant, arrays))
+
+
+def is_dense(x: torch.Tensor) -> bool:
+    """Whether the elements of ``x`` fill a block of memory without holes or overlaps, in any order."""
+    if x.is_contiguous():
+        return True
+    expected = 1
+    for stride, size in sorted((stride, size) for stride, size in zip(x.stride(), x.shape, strict=True) if size != 1):
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def obstacle(p: torch.Tensor, program: Program) -> str | None:
+    """Why the kernels cannot take this parameter, or None if they can."""
+    if p.device.type != "cpu":
+        return f"a parameter is on {p.device}"
+    if p.layout is not torch.strided or type(p.data) is not torch.Tensor:
+        return f"a parameter is a {type(p.data).__name__} of layout {p.layout}"
+    if p.dtype not in _STORAGE:
+        return f"a parameter is of type {p.dtype}"
+    if not is_dense(p):
+        return f"a parameter of shape {tuple(p.shape)} and strides {p.stride()} has holes or overlaps"
+    if _rows_matter(program) and p.ndim > 1 and p.numel() and p.shape[0] > 1 and p.stride(0) * p.shape[0] != p.numel():
+        return f"a parameter of shape {tuple(p.shape)} and strides {p.stride()} has rows that are no blocks of memory"
+    return None
+
+
+@cache
+def _rows_matter(program: Program) -> bool:
+    return any(node.level == Level.ROW for node in walk([program.parameter, *program.states.values()]))
+
+
+class Launch:
+    """Tensors of a bucket that share a variant, with the job that its kernels are called with."""
+
+    def __init__(self, bucket: Bucket, variant: Variant, rows: int, chunks: npt.NDArray[np.int64], tensors: int):
+        self.bucket, self.variant = bucket, variant
+        self.rounds = phases(variant)
+        self.columns = {node: i for i, node in enumerate(node for nodes in self.rounds for node in nodes)}
+        self.kernels = kernels(variant, bucket.layout)
+        self.chunks = chunks
+        self.elements = int(chunks[:, 2].sum())
+        self.values = np.zeros((rows, max(1, len(variant.row))))
+        self.partials = np.zeros((len(chunks), max((len(nodes) for nodes in self.rounds), default=0)))
+        self.reduced = np.zeros((tensors, len(self.columns)))
+        addresses = (array.ctypes.data for array in (chunks, bucket.table, self.values, self.partials, self.reduced))
+        self.job = np.array([0, len(chunks), *addresses], dtype=np.int64)
+        self.job_address = self.job.ctypes.data
+
+    def sums(self, phase: int) -> dict[Expr, Any]:
+        """For each reduction of a phase, its value for each tensor (a sum still, where it is a mean over the model)."""
+        if phase >= len(self.rounds):
+            return {}
+        nodes = self.rounds[phase]
+        partials = self.partials.reshape(-1)[: len(self.chunks) * len(nodes)].reshape(len(self.chunks), len(nodes))
+        result: dict[Expr, Any] = {}
+        for i, node in enumerate(nodes):
+            total = np.bincount(self.chunks[:, 0], partials[:, i], len(self.reduced))
+            per_tensor = node.op == "mean" and node.level == Level.TENSOR
+            result[node] = total / np.maximum(self.bucket.counts, 1) if per_tensor else total
+        return result
+
+    def learn(self, values: dict[Expr, Any]) -> None:
+        """Give the kernels the reductions that are known now."""
+        for node, value in values.items():
+            self.reduced[:, self.columns[node]] = value
+
+
+class Bucket:
+    """Tensors that share a program, their storage types and, where the program asks for it, their dimensions."""
+
+    def __init__(self, program: Program, members: Sequence[tuple[int, torch.Tensor, dict[str, Any]]]):
+        self.program = program
+        self.works = [i for i, _, _ in members]
+        self.params = [p for _, p, _ in members]
+        self.states = [state for _, _, state in members]
+        first, state = self.params[0], self.states[0]
+        tensors = {"p": first, "g": first, **{f"state.{key}": state[key] for key in program.states}}
+        self.layout = layout({name: _STORAGE[tensor.dtype] for name, tensor in tensors.items()})
+        self.ndim = first.ndim
+        for p, state in zip(self.params, self.states, strict=True):
+            for key in program.states:
+                if state[key].stride() != p.stride() or state[key].device != p.device:
+                    state[key] = torch.empty_like(p, dtype=state[key].dtype).copy_(state[key])
+        self.strides = [p.stride() for p in self.params]
+        self.dtypes = [p.dtype for p in self.params]
+        factor = 2 if first.is_complex() else 1
+        self.counts = np.array([factor * p.numel() for p in self.params], dtype=np.int64)
+        self.chunks = self._cut()
+        self.tensors = {key: [state[key] for state in self.states] for key in program.states}
+        self._share_counters()
+        self.table = np.zeros((len(self.params), self.layout.columns), dtype=np.int64)
+        self.table[:, ROW_LENGTH] = [max(1, factor * p[:1].numel()) if p.ndim else 1 for p in self.params]
+        self.places = self._places()
+        for column, addresses in self.places.items():
+            self.table[:, column] = addresses
+        self.usual: dict[Variant, Launch] = {}
+        self.nothing = [None] * len(self.params)
+        # Of the step under way: who takes part with what scalar states after it, and copies made of gradients.
+        self.pending: list[tuple[int | slice, tuple[float, ...]]] = []
+        self.taking_part: list[torch.Tensor] = []
+        self.borrowed: list[torch.Tensor] = []
+
+    def _cut(self) -> npt.NDArray[np.int64]:
+        """The chunk table: for each chunk its tensor, its first element and its number of elements."""
+        rows = _rows_matter(self.program) and self.ndim > 1
+        chunks: list[tuple[int, int, int]] = []
+        for i, (p, count) in enumerate(zip(self.params, self.counts.tolist(), strict=True)):
+            row = count // p.shape[0] if rows and count else 1
+            size = max(row, CHUNK // row * row)
+            chunks += [(i, start, min(size, count - start)) for start in range(0, count, size)]
+        return np.array(chunks, dtype=np.int64).reshape(-1, 3)
+
+    def _share_counters(self) -> None:
+        """Make every parameter's step count, and every scalar state, a view into one vector."""
+        counters = torch.tensor([float(state["step"]) for state in self.states], dtype=torch.float32)
+        self.steps = counters.numpy()
+        self.counters = {"step": [counters[i] for i in range(len(self.states))]}
+        self.scalars: dict[str, npt.NDArray[np.float64]] = {}
+        for key in self.program.scalars:
+            values = torch.tensor([float(state[key]) for state in self.states], dtype=torch.float64)
+            self.scalars[key] = values.numpy()
+            self.counters[key] = [values[i] for i in range(len(self.states))]
+        for key, views in self.counters.items():
+            for state, view in zip(self.states, views, strict=True):
+                state[key] = view
+
+    def _places(self) -> dict[int, list[int]]:
+        arrays = [self.params, None, *self.tensors.values()]
+        return {FIRST_ADDRESS + i: list(map(_address, tensors)) for i, tensors in enumerate(arrays) if tensors}
+
+    def gather(self) -> npt.NDArray[np.int64] | bool | None:
+        """Check that every tensor is where the table says, and enter the gradients.
+
+        Returns:
+            None if all parameters have a gradient, the indices of those that have one, or False if none has.
+
+        Raises:
+            Stale: a parameter or a state has been replaced, moved or cast.
+            RuntimeError: a gradient is sparse.
+        """
+        self.pending.clear()
+        self.borrowed.clear()
+        for key, tensors in (*self.tensors.items(), *self.counters.items()):
+            if not all(map(is_, map(itemgetter(key), self.states), tensors)):
+                raise Stale
+        if self._places() != self.places or list(map(_dtype, self.params)) != self.dtypes:
+            raise Stale
+        grads = list(map(_gradient, self.params))
+        active = None
+        if any(map(is_, grads, self.nothing)):
+            active = np.array([i for i, g in enumerate(grads) if g is not None], dtype=np.int64)
+            if not len(active):
+                return False
+            # A parameter that does not take part needs an address all the same; no chunk leads to it.
+            grads = [p if g is None else g for p, g in zip(self.params, grads, strict=True)]
+        strides = list(map(_stride, grads)) if all(g.layout is torch.strided for g in grads) else None
+        if strides is None:
+            refuse_sparse(self.program.name, self.params)
+        if strides != self.strides or list(map(_dtype, grads)) != self.dtypes or any(map(_negated, grads)):
+            grads = self._like_the_parameters(grads)
+        self.table[:, FIRST_ADDRESS + 1] = list(map(_address, grads))
+        return active
+
+    def _like_the_parameters(self, grads: list[Any]) -> list[Any]:
+        """Gradients of another layout or type, copied to that of their parameters for this step."""
+        result: list[Any] = []
+        for p, g in zip(self.params, grads, strict=True):
+            if g.stride() != p.stride() or g.dtype != p.dtype or g.is_neg() or g.is_conj():
+                g = torch.empty_like(p).copy_(g)
+                self.borrowed.append(g)
+            result.append(g)
+        return result
+
+    def launches(self, works: Sequence[Work], active: npt.NDArray[np.int64] | None) -> list[Launch]:
+        """What to run for the parameters that take part, and note what is to be settled afterwards."""
+        steps = self.steps
+        first = float(steps[0])
+        alike = active is None and bool((steps == first).all())
+        alike = alike and all(bool((values == values[0]).all()) for values in self.scalars.values())
+        if alike:
+            return self._usual(works, first + 1, [float(values[0]) for values in self.scalars.values()])
+        return self._mixed(works, range(len(self.params)) if active is None else active.tolist())
+
+    def _usual(self, works: Sequence[Work], t: float, scalars: list[float]) -> list[Launch]:
+        """All parameters take part and have taken the same number of steps: one situation for each group."""
+        groups = list(dict.fromkeys(self.works))
+        situations = [self.program.situation(works[i].values, t, self.ndim, scalars) for i in groups]
+        variant = situations[0].variant
+        if any(s.variant is not variant for s in situations) or len({s.after for s in situations}) > 1:
+            return self._mixed(works, range(len(self.params)))
+        launch = self.usual.get(variant)
+        if launch is None:
+            launch = self.usual[variant] = Launch(self, variant, len(groups), self.chunks, len(self.params))
+        # Another launch may have numbered the rows otherwise.
+        self.table[:, ROW_OF_VALUES] = [groups.index(i) for i in self.works] if len(groups) > 1 else 0
+        for row, situation in zip(launch.values, situations, strict=True):
+            row[: len(situation.row)] = situation.row
+        self.pending.append((slice(None), situations[0].after))
+        self.taking_part = self.params
+        return [launch] if len(self.chunks) else []
+
+    def _mixed(self, works: Sequence[Work], members: Sequence[int]) -> list[Launch]:
+        """Some take part, or their step counts differ: a row of step values for each situation."""
+        self.taking_part = [self.params[i] for i in members]
+        rows: dict[Variant, dict[Any, tuple[int, Situation]]] = {}
+        owners: dict[Variant, list[int]] = {}
+        known: dict[Any, Situation] = {}
+        for i in members:
+            scalars = tuple(float(values[i]) for values in self.scalars.values())
+            case = (self.works[i], float(self.steps[i]) + 1, scalars)
+            if case not in known:
+                known[case] = self.program.situation(works[case[0]].values, case[1], self.ndim, scalars)
+            situation = known[case]
+            cases = rows.setdefault(situation.variant, {})
+            number, _ = cases.setdefault(case, (len(cases), situation))
+            self.table[i, ROW_OF_VALUES] = number
+            owners.setdefault(situation.variant, []).append(i)
+            self.pending.append((i, situation.after))
+        launches: list[Launch] = []
+        for variant, cases in rows.items():
+            chunks = self.chunks[np.isin(self.chunks[:, 0], owners[variant])]
+            if len(chunks):
+                launch = Launch(self, variant, len(cases), chunks, len(self.params))
+                for number, situation in cases.values():
+                    launch.values[number, : len(situation.row)] = situation.row
+                launches.append(launch)
+        return launches
+
+    def settle(self) -> None:
+        """After the kernels: count the step, keep the scalar states, tell autograd what has changed."""
+        for which, after in self.pending:
+            self.steps[which] += 1
+            for values, value in zip(self.scalars.values(), after, strict=True):
+                values[which] = value
+        if self.pending:
+            torch.autograd.graph.increment_version(self.taking_part)
+        self.pending.clear()
+        self.borrowed.clear()

@@ -1,0 +1,129 @@
+"""From LLVM's representation to an address that can be called, through a cache of machine code on disk.
+
+What is loaded from the cache needs neither Numba nor a compiler, so that a new process is ready in milliseconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+import tempfile
+import threading
+import warnings
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding as llvm
+
+# Functions of the C library that a kernel may call; anything else that it leaves undefined keeps it out of the cache.
+_LIBRARY = {f"{name}{suffix}" for name in ("sqrt", "pow", "exp", "log", "fmod") for suffix in ("", "f")}
+
+_engines: list[Any] = []
+_lock = threading.Lock()
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: ``ONEPASS_CACHE_DIR``, or the platform's folder for caches."""
+    given = os.environ.get("ONEPASS_CACHE_DIR")
+    if given:
+        return Path(given)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "onepass" / "Cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "onepass"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "onepass"
+
+
+@cache
+def _processor() -> tuple[str, str]:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    return llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+
+
+@cache
+def _surroundings() -> str:
+    return "|".join([version("onepass"), version("numba"), version("llvmlite"), sys.platform, *_processor()])
+
+
+def load(source: str, real: str) -> int:
+    """The address of a kernel of type ``void (int64)``, compiled now if no earlier process has.
+
+    Args:
+        source: what `emit` wrote.
+        real: the type of its arithmetic.
+    """
+    key = hashlib.sha256(f"{_surroundings()}|{real}|{source}".encode()).hexdigest()[:32]
+    path = cache_folder() / f"{key}.o"
+    try:
+        digest, machine_code = _split(path.read_bytes())
+        if hashlib.sha256(machine_code).digest() == digest:
+            with _lock:
+                return _link(machine_code)
+    except OSError:
+        pass
+    from onepass.backends.cpu.compile import compile_source
+
+    with _lock:
+        text, symbol = compile_source(source, real)
+        machine_code = _assemble(text, symbol)
+        address = _link(machine_code)
+    _keep(path, machine_code, source)
+    return address
+
+
+def _split(content: bytes) -> tuple[bytes, bytes]:
+    """A cached file is the SHA-256 of the machine code, and the machine code: LLVM dies of what is damaged."""
+    return content[:32], content[32:]
+
+
+def _target_machine() -> Any:
+    name, features = _processor()
+    target = llvm.Target.from_default_triple()
+    return target.create_target_machine(cpu=name, features=features, opt=3, codemodel="jitdefault")
+
+
+def _assemble(text: str, symbol: str) -> bytes:
+    """Machine code in which the function is called ``kernel`` and nothing else can be seen."""
+    undefined = set(re.findall(r'^declare [^@]*@"?([\w.$]+)"?\(', text, re.MULTILINE))
+    foreign = {name for name in undefined if not name.startswith("llvm.")} - _LIBRARY
+    if foreign:
+        raise RuntimeError(f"the kernel calls {', '.join(sorted(foreign))}, which is no function of the C library")
+    renamed = text.replace(f'@"{symbol}"', "@kernel").replace(f"@{symbol}(", "@kernel(")
+    module = llvm.parse_assembly(renamed)
+    module.verify()
+    return _target_machine().emit_object(module)
+
+
+def _link(machine_code: bytes) -> int:
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target_machine())
+    engine.add_object_file(llvm.ObjectFileRef.from_data(machine_code))
+    engine.finalize_object()
+    _engines.append(engine)  # The code lives as long as its engine.
+    return engine.get_function_address("kernel")
+
+
+def _keep(path: Path, machine_code: bytes, source: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for target, content in (
+            (path.with_suffix(".py"), source.encode()),
+            (path, hashlib.sha256(machine_code).digest() + machine_code),
+        ):
+            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+                file.write(content)
+            os.replace(file.name, target)
+    except OSError as error:
+        _say_once(
+            f"compiled kernels cannot be kept in {path.parent} ({error.strerror}): every process compiles its own. "
+            "Set ONEPASS_CACHE_DIR to a folder that can be written to"
+        )
+
+
+@cache
+def _say_once(message: str) -> None:
+    warnings.warn(f"onepass: {message}", stacklevel=2)

@@ -1,0 +1,168 @@
+"""Step all tensors of an optimizer in one launch, through tables of addresses that are kept from step to step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from itertools import chain
+from operator import is_
+from typing import Any
+
+import numpy as np
+import torch
+
+from onepass.backends.cpu import machine, threads
+from onepass.backends.cpu.bucket import Bucket, Launch, Stale, obstacle
+from onepass.compiler import Program, Work, walk
+from onepass.lang import Level
+
+# Below this many elements a step is over before a second thread has woken up.
+ALONE = 32768
+
+# Runs a list of kernels, so that tensors of several programs or types need one launch all the same.
+_ALL = """\
+def kernel(job):
+    for i in range(argument(job, 0)):
+        call(argument(job, 1 + 2 * i), argument(job, 2 + 2 * i))
+"""
+
+
+class Session:
+    """What the CPU backend keeps for one optimizer between steps."""
+
+    def __init__(self) -> None:
+        self.plan: _Plan | None = None
+
+    def gather(self, works: Sequence[Work]) -> list[Work]:
+        """Look at every parameter, state and gradient; nothing is changed yet.
+
+        Returns:
+            What the kernels cannot take, for another backend; `why` says why.
+
+        Raises:
+            RuntimeError: a gradient is sparse.
+        """
+        if self.plan is None or not self.plan.is_for(works) or not self.plan.gather():
+            self.plan = _Plan(works, self.plan)
+            self.plan.gather()
+        return [Work(w.program, w.values, self.plan.others[i], w.prepare) for i, w in enumerate(works)]
+
+    def why(self) -> list[str]:
+        """Why the kernels could not take what they left."""
+        return self.plan.reasons if self.plan else []
+
+    def run(self, works: Sequence[Work]) -> None:
+        """Take the step of everything that was gathered."""
+        if self.plan is not None:
+            self.plan.run(works)
+
+
+class _Plan:
+    """The buckets of an optimizer: tensors that share a program, storage types and, where it matters, dimensions."""
+
+    def __init__(self, works: Sequence[Work], before: _Plan | None):
+        self.programs = [work.program for work in works]
+        self.params = [p for work in works for p in work.params]
+        found = {id(p): obstacle(p, work.program) for work in works for p in work.params}
+        self.reasons = sorted({reason for reason in found.values() if reason})
+        if self.reasons and any(_spans_the_model(work.program) for work in works):
+            # What spans the model must be computed in one place.
+            found = dict.fromkeys(found, self.reasons[0])
+        self.others = [[p for p in work.params if found[id(p)]] for work in works]
+        known = before.members if before else frozenset()
+        members: dict[Any, list[tuple[int, Any, dict[str, Any]]]] = {}
+        self.idle: list[Any] = []
+        for i, work in enumerate(works):
+            for p in work.params:
+                if found[id(p)]:
+                    continue
+                if p.grad is None and id(p) not in known:
+                    self.idle.append(p)
+                    continue
+                state = work.prepare(p, work.program, work.values)
+                dtypes = tuple(state[key].dtype for key in work.program.states)
+                ndim = p.ndim if _needs_dimensions(work.program) else 0
+                members.setdefault((work.program, p.dtype, dtypes, ndim), []).append((i, p, state))
+        self.buckets = [Bucket(key[0], group) for key, group in members.items()]
+        self.members = frozenset(id(p) for bucket in self.buckets for p in bucket.params)
+        self.active: list[Any] = []
+
+    def is_for(self, works: Sequence[Work]) -> bool:
+        """Whether these are the groups that the plan was made for, and the same parameters take part."""
+        params = list(chain.from_iterable(work.params for work in works))
+        return (
+            len(works) == len(self.programs)
+            and all(work.program is program for work, program in zip(works, self.programs, strict=True))
+            and len(params) == len(self.params)
+            and all(map(is_, params, self.params))
+            and not any(p.grad is not None for p in self.idle)
+        )
+
+    def gather(self) -> bool:
+        """Whether every tensor is where the tables say; their gradients are entered then."""
+        try:
+            self.active = [bucket.gather() for bucket in self.buckets]
+        except Stale:
+            return False
+        return True
+
+    def run(self, works: Sequence[Work]) -> None:
+        launches = [
+            launch
+            for bucket, active in zip(self.buckets, self.active, strict=True)
+            if active is not False
+            for launch in bucket.launches(works, active)
+        ]
+        for phase in range(max((len(launch.rounds) for launch in launches), default=0)):
+            _run([(launch, phase) for launch in launches if phase < len(launch.rounds)])
+            _reduce(launches, phase)
+        if launches:
+            _run([(launch, len(launch.rounds)) for launch in launches])
+        for bucket in self.buckets:
+            bucket.settle()
+
+
+@cache
+def _needs_dimensions(program: Program) -> bool:
+    roots = [program.parameter, *program.states.values(), *program.scalars.values()]
+    # Rows need them as well: it is they that a tensor is cut along.
+    return any((node.op == "symbol" and node.data == "ndim") or node.level == Level.ROW for node in walk(roots))
+
+
+@cache
+def _spans_the_model(program: Program) -> bool:
+    return any(node.level == Level.MODEL for node in walk([program.parameter, *program.states.values()]))
+
+
+def _run(jobs: Sequence[tuple[Launch, int]]) -> None:
+    """Run the kernel of a phase for each launch, all of them in one visit to the pool."""
+    count = torch.get_num_threads() if sum(launch.elements for launch, _ in jobs) > ALONE else 1
+    for launch, _ in jobs:
+        launch.job[0] = 0
+    if len(jobs) == 1:
+        launch, phase = jobs[0]
+        threads.run(launch.kernels[phase], launch.job_address, count)
+        return
+    listed = np.array(
+        [len(jobs), *chain.from_iterable((launch.kernels[phase], launch.job_address) for launch, phase in jobs)],
+        dtype=np.int64,
+    )
+    threads.run(machine.load(_ALL, "float64"), listed.ctypes.data, count)
+
+
+def _reduce(launches: Sequence[Launch], phase: int) -> None:
+    """Add up the partial sums of a phase, in an order that does not depend on the threads."""
+    sums = [launch.sums(phase) for launch in launches]
+    over_model = [
+        [node for node in launch.rounds[phase] if node.level == Level.MODEL] if phase < len(launch.rounds) else []
+        for launch in launches
+    ]
+    if len({len(nodes) for nodes in over_model}) > 1:
+        raise RuntimeError("parameters that share a reduction over the model must be updated by the same rule")
+    count = sum(launch.elements for launch in launches)
+    for nodes in zip(*over_model, strict=True):
+        total = sum(float(part[node].sum()) for node, part in zip(nodes, sums, strict=True))
+        for node, part in zip(nodes, sums, strict=True):
+            part[node] = np.float64(total / count if node.op == "mean" else total)
+    for launch, part in zip(launches, sums, strict=True):
+        launch.learn(part)

@@ -94,7 +94,7 @@ def draw_ranking(results: Results) -> Figure:
     members = sum(row.in_group for row in rows)
     for place, row in enumerate(rows):
         colour = palette[row.label]
-        if row.in_group and members < len(rows):
+        if row.in_group and 1 < members < len(rows):
             axes.axhspan(place - 0.5, place + 0.5, color="#F4F1E8", linewidth=0, zorder=0)
         inside = np.array([metric for metric in row.metrics if limits[0] <= metric <= limits[1]])
         axes.scatter(inside, place + _spread(inside, limits), s=22, color=colour, alpha=0.45, linewidth=0, zorder=3)
@@ -276,7 +276,7 @@ class _Panels:
         rows = len(results.rows)
         self.columns = min(5 if rows > 8 else 4, rows)
         self.lines = math.ceil(rows / self.columns)
-        self.figure = Figure(figsize=(WIDTH, 0.8 + 1.95 * self.lines), layout="constrained")
+        self.figure = Figure(figsize=(WIDTH, 1.0 + 1.9 * self.lines), layout="constrained")
         self.grid = self.figure.subplots(self.lines, self.columns, sharex=True, sharey=True, squeeze=False)
         self.grid[0, 0].set_ylim(limits)
 
@@ -306,7 +306,9 @@ class _Panels:
     def finish(self, x: str, y: str) -> Figure:
         """Names the axes once for all panels."""
         self.figure.supxlabel(x, fontsize=10)
-        self.figure.supylabel(f"{y} {_better(self.results)}", fontsize=10)
+        # One line of panels is too low for one line of text.
+        separator = "\n" if self.lines == 1 else " "
+        self.figure.supylabel(y + separator + _better(self.results), fontsize=10)
         return self.figure
 
 

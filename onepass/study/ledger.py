@@ -21,7 +21,7 @@ from onepass.study.task import Task
 
 # The parts of the package whose source decides the numbers of a trial, beside the task's own file.
 _NUMERIC_PARTS = ("lang", "compiler", "rules", "transforms", "backends", "optim", "study/tasks")
-_NUMERIC_FILES = ("study/task.py", "study/training.py", "study/schedules.py", "study/record.py")
+_NUMERIC_FILES = ("batches", "optimizers", "record", "schedule", "task", "training")
 
 
 def trial_key(task: str, settings: Settings, evaluate_test: bool) -> str:
@@ -45,7 +45,8 @@ def trial_key(task: str, settings: Settings, evaluate_test: bool) -> str:
 def task_fingerprint(task: Task) -> str:
     """A digest of the task's name, of the user's file that it comes from, and of its data.
 
-    Tensors count by content, other data sets by their length alone: after changing those, start in a new folder.
+    Tensors count by content, other data sets by their length, and what the user's file imports not at all: after a
+    change there, start in a new folder.
     """
     digest = hashlib.sha256(task.name.encode())
     digest.update(task.source.read_bytes() if task.source else b"")
@@ -64,7 +65,7 @@ def task_fingerprint(task: Task) -> str:
 def _package_digest() -> str:
     root = Path(onepass.__file__).parent
     files = [path for part in _NUMERIC_PARTS for path in (root / part).rglob("*.py")]
-    files += [path for name in _NUMERIC_FILES if (path := root / name).exists()]
+    files += [root / "study" / f"{name}.py" for name in _NUMERIC_FILES]
     return _digest(b"\0".join(str(path.relative_to(root)).encode() + path.read_bytes() for path in sorted(files)))
 
 

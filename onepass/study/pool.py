@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import signal
@@ -17,12 +18,10 @@ import torch
 
 from onepass.study.errors import StudyError
 from onepass.study.record import Outcome, Settings
-from onepass.study.task import Task, load_task
+from onepass.study.task import load_task
 from onepass.study.training import fit
 
 Key = TypeVar("Key")
-
-_task: Task | None = None
 
 
 def cores() -> int:
@@ -37,9 +36,8 @@ class Pool:
     """
 
     def __init__(self, spec: str, data_dir: Path | None, workers: int) -> None:
-        self._executor = ProcessPoolExecutor(
-            workers, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(spec, data_dir)
-        )
+        self._where = (spec, data_dir)
+        self._executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
         self._foreign = set(multiprocessing.active_children())
 
     def __enter__(self) -> Pool:
@@ -58,7 +56,8 @@ class Pool:
         """
         with _ignore_interrupt():
             futures: dict[Future[Outcome], Key] = {
-                self._executor.submit(_run, settings, evaluate_test): key for key, settings, evaluate_test in trials
+                self._executor.submit(_run, *self._where, settings, evaluate_test): key
+                for key, settings, evaluate_test in trials
             }
         try:
             for future in as_completed(futures):
@@ -70,19 +69,19 @@ class Pool:
             ) from None
 
 
-def _start_worker(spec: str, data_dir: Path | None) -> None:
-    global _task
+def _start_worker() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         # A worker waits for work on a pipe that it holds open itself: without this it would outlive a killed parent.
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
     torch.set_num_threads(1)
-    _task = load_task(spec, data_dir)
 
 
-def _run(settings: Settings, evaluate_test: bool) -> Outcome:
-    assert _task is not None
-    return fit(_task, settings, evaluate_test=evaluate_test)
+_load_once = functools.cache(load_task)
+
+
+def _run(spec: str, data_dir: Path | None, settings: Settings, evaluate_test: bool) -> Outcome:
+    return fit(_load_once(spec, data_dir), settings, evaluate_test=evaluate_test)
 
 
 @contextlib.contextmanager

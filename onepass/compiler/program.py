@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
+from onepass.compiler.host import compile_host
 from onepass.compiler.interpret import on_arrays, on_host
 from onepass.compiler.simplify import rebuild, simplify
 from onepass.compiler.trace import P, Stage, trace
@@ -48,6 +49,11 @@ class Variant:
     row: tuple[Expr, ...]
     reductions: tuple[Expr, ...]
     reads: frozenset[str]
+
+    @cached_property
+    def compute_row(self) -> Callable[[Mapping[str, Any]], tuple[float, ...]]:
+        """The values of ``row`` from those of the host's symbols."""
+        return compile_host(self.row)
 
     def traffic(self) -> int:
         """How many values must move between memory and processor for every element.
@@ -98,11 +104,11 @@ class Program:
     initial: Mapping[str, Expr]
     hyperparameters: tuple[str, ...]
     decisions: tuple[Expr, ...]
-    _variants: dict[tuple[bool, ...], Variant] = field(default_factory=dict[tuple[bool, ...], Variant])
+    _variants: dict[tuple[float, ...], Variant] = field(default_factory=dict[tuple[float, ...], Variant])
 
-    def variant(self, values: Mapping[str, Any], memo: dict[Expr, Any]) -> Variant:
-        """The variant that these host values call for. ``memo`` keeps what was computed to decide it."""
-        choice = tuple(bool(on_host(condition, values, memo)) for condition in self.decisions)
+    def variant(self, values: Mapping[str, Any]) -> Variant:
+        """The variant that these host values call for."""
+        choice = self._choose(values)
         if choice not in self._variants:
             self._variants[choice] = self._decide(dict(zip(self.decisions, choice, strict=True)))
         return self._variants[choice]
@@ -110,14 +116,20 @@ class Program:
     def situation(self, values: Mapping[str, float], t: float, ndim: int, scalars: Sequence[float]) -> Situation:
         """The step number ``t`` of parameters with ``ndim`` dimensions and these scalar states, on the host."""
         known = {**values, "t": t, "ndim": float(ndim)}
-        known.update((f"state.{key}", value) for key, value in zip(self.scalars, scalars, strict=True))
-        memo: dict[Expr, Any] = {}
-        variant = self.variant(known, memo)
-        row = tuple(float(on_host(expression, known, memo)) for expression in variant.row)
-        after = tuple(float(on_host(new, known, memo)) for new in self.scalars.values())
-        return Situation(variant, row, after)
+        for key, value in zip(self.scalars, scalars, strict=True):
+            known[f"state.{key}"] = value
+        variant = self.variant(known)
+        return Situation(variant, variant.compute_row(known), self._settle(known))
 
-    def _decide(self, choices: Mapping[Expr, bool]) -> Variant:
+    @cached_property
+    def _choose(self) -> Callable[[Mapping[str, Any]], tuple[float, ...]]:
+        return compile_host(self.decisions)
+
+    @cached_property
+    def _settle(self) -> Callable[[Mapping[str, Any]], tuple[float, ...]]:
+        return compile_host(tuple(self.scalars.values()))
+
+    def _decide(self, choices: Mapping[Expr, float]) -> Variant:
         def chosen(node: Expr) -> Expr | None:
             if _is_decision(node):
                 return rebuild(node.args[1 if choices[node.args[0]] else 2], chosen, decided)

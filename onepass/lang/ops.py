@@ -40,13 +40,15 @@ def _divide(a: float, b: float) -> float:
 
 
 def _power(a: float, b: float) -> float:
+    if a < 0 and math.isfinite(a) and math.isfinite(b) and b != math.floor(b):
+        return math.nan
     try:
         result = a**b
     except OverflowError:
         return math.inf if a > 0 or b % 2 == 0 else -math.inf
     except ZeroDivisionError:
         return math.copysign(math.inf, a) if b % 2 == 1 else math.inf
-    return math.nan if isinstance(result, complex) else result
+    return result
 
 
 def _remainder(a: float, b: float) -> float:

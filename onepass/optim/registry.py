@@ -203,7 +203,7 @@ def _traffic(program: Program, group: Group) -> float:
     values.update((f"betas[{i}]", beta) for i, beta in enumerate(group.get("betas", ())))
     total, scalars = 0, {f"state.{key}": on_host(program.initial[key], values, {}) for key in program.scalars}
     for t in range(601, 1201):
-        total += program.variant({**values, **scalars, "t": float(t), "ndim": 2.0}, {}).traffic()
+        total += program.variant({**values, **scalars, "t": float(t), "ndim": 2.0}).traffic()
     return total / 600
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -14,10 +15,7 @@ import torch
 def describe_environment(device: str) -> dict[str, Any]:
     """Versions and hardware, as plain JSON types."""
     return {
-        "versions": {
-            "python": platform.python_version(),
-            **{name: _version(name) for name in ("torch", "numpy", "onepass")},
-        },
+        "versions": versions(),
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -25,11 +23,13 @@ def describe_environment(device: str) -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+def versions() -> dict[str, str]:
+    """The versions of all that computes; a package that is not installed is left out."""
+    found = {"python": platform.python_version()}
+    for package in ("torch", "numpy", "numba", "onepass"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def _processor() -> str:

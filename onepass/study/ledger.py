@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 from collections.abc import Iterator, Sized
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import onepass
+from onepass.study.environment import versions
 from onepass.study.errors import StudyError
 from onepass.study.record import Outcome, Settings
 from onepass.study.task import Task
@@ -28,16 +27,14 @@ def trial_key(task: str, settings: Settings, evaluate_test: bool) -> str:
     """A digest of all that determines a trial's numbers.
 
     task: what `task_fingerprint` returned. Two trials with one key are the same computation: same task, settings,
-    versions of Python, torch and NumPy, and source of this package.
+    versions of Python and the packages that compute, and source of this one.
     """
     determined_by = {
         "task": task,
         "settings": settings.to_json(),
         "evaluate_test": evaluate_test,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "onepass": _package_digest(),
+        "versions": versions(),
+        "source": _package_digest(),
     }
     return _digest(json.dumps(determined_by, sort_keys=True).encode())
 

@@ -355,8 +355,8 @@ PICTURES: dict[str, Picture] = {
     ),
     "learning-rates.png": Picture(
         "Learning-rate sensitivity",
-        "Where each run of the tuning stage ended on validation; the ring is the learning rate chosen, a cross one "
-        "that diverged, grey the others. A broad top forgives a bad guess.",
+        "Where the tuning stage ended on validation, averaged over its seeds; the ring is the learning rate chosen, a "
+        "cross one that diverged, grey the other optimizers. A broad top forgives a bad guess.",
         draw_sensitivity,
     ),
     "step-time.png": Picture(

@@ -42,7 +42,17 @@ from onepass.optim import (
     list_optimizers,
     optimizer,
 )
-from onepass.transforms import cautious, cautious_mask, centralize, clip_value, decay, lookahead
+from onepass.transforms import (
+    average,
+    cautious,
+    cautious_mask,
+    centralize,
+    clip_adaptive,
+    clip_norm,
+    clip_value,
+    decay,
+    lookahead,
+)
 
 __version__ = "0.1.0"
 
@@ -61,9 +71,12 @@ __all__ = [
     "UnknownName",
     "Yogi",
     "absolute",
+    "average",
     "cautious",
     "cautious_mask",
     "centralize",
+    "clip_adaptive",
+    "clip_norm",
     "clip_value",
     "create",
     "decay",

@@ -82,7 +82,7 @@ def test_maximize_is_descent_on_the_negative(name):
     assert relative_error([p.detach() for p in up], [q.detach() for q in down]) < 1e-14
 
 
-@pytest.mark.parametrize("form", ["l2", "decoupled", "independent"])
+@pytest.mark.parametrize("form", ["l2", "decoupled", "independent", "cautious"])
 @pytest.mark.parametrize("name", ALL)
 def test_every_optimizer_offers_every_form_of_decay(name, form):
     params, plain = parameters(), parameters()
@@ -92,7 +92,8 @@ def test_every_optimizer_offers_every_form_of_decay(name, form):
     for p in params + plain:
         p.grad = torch.zeros_like(p)
     opt.step()
-    expected = {"decoupled": 1 - 0.01 * 0.1, "independent": 1 - 0.1}
+    # Without a gradient there is no step, which no decay is cautious of.
+    expected = {"decoupled": 1 - 0.01 * 0.1, "independent": 1 - 0.1, "cautious": 1 - 0.01 * 0.1}
     for p, old in zip(params, before, strict=True):
         if form == "l2":
             assert (p * old <= old * old).all()
@@ -285,7 +286,7 @@ def test_a_rule_of_ones_own():
     assert Signum.__name__ == "Signum"
     with pytest.raises(TypeError, match="missing a required argument: 'params'"):
         Signum()
-    with pytest.raises(ValueError, match="one of l2, decoupled, independent, not 'coupled'"):
+    with pytest.raises(ValueError, match="one of l2, decoupled, independent, cautious, not 'coupled'"):
         onepass.optimizer(signum, weight_decay="coupled")
 
 

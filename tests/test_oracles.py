@@ -127,3 +127,98 @@ def test_cautious(rescaled):
 
     transform = onepass.cautious() if rescaled else onepass.cautious_mask()
     assert against(lambda params: onepass.SGD(params, 0.1, 0.9, transforms=[transform]), oracle) < TOLERANCE
+
+
+def test_norm_clipping_is_that_of_torch_and_leaves_the_gradients_alone():
+    ours, theirs = parameters(), parameters()
+    mine = onepass.SGD(ours, 0.1, 0.9, transforms=[onepass.clip_norm(2.0)])
+    other = torch.optim.SGD(theirs, 0.1, 0.9)
+    generator = torch.Generator().manual_seed(1)
+    assert mine.last_grad_norm is None
+    for t in range(120):
+        set_gradients(ours, generator, scale=10.0 ** (t % 5 - 3))
+        for p, q in zip(ours, theirs, strict=True):
+            q.grad = p.grad.clone()
+        kept = [p.grad.clone() for p in ours]
+        norm = torch.nn.utils.clip_grad_norm_(theirs, 2.0)
+        mine.step()
+        other.step()
+        assert mine.last_grad_norm == pytest.approx(norm.item(), rel=1e-12)
+        assert all(torch.equal(p.grad, g) for p, g in zip(ours, kept, strict=True))
+    assert relative_error([p.detach() for p in ours], [q.detach() for q in theirs]) < TOLERANCE
+
+
+def test_a_norm_that_nobody_measures_is_an_error():
+    with pytest.raises(AttributeError, match=r"clip_norm\(max_norm\)"):
+        _ = onepass.SGD(parameters()).last_grad_norm
+
+
+def test_adaptive_clipping():
+    def oracle():
+        inner = oracles.Momentum(0.1, 0.9)
+
+        def norm(x):
+            return (
+                np.sqrt((x**2).sum(axis=tuple(range(1, x.ndim)), keepdims=True))
+                if x.ndim > 1
+                else np.sqrt((x**2).sum())
+            )
+
+        def step(p, g):
+            limit = 0.3 * np.maximum(norm(p), 1e-3)
+            return inner(p, np.where(norm(g) > limit, g * limit / norm(g), g))
+
+        return step
+
+    transforms = [onepass.clip_adaptive(0.3)]
+    assert against(lambda params: onepass.SGD(params, 0.1, 0.9, transforms=transforms), oracle) < TOLERANCE
+
+
+def test_cautious_decay():
+    def oracle():
+        state = {"b": 0.0}
+
+        def step(p, g):
+            state["b"] = 0.9 * state["b"] + g
+            return p * np.where(state["b"] * p >= 0, 1 - 0.1 * 0.05, 1.0) - 0.1 * state["b"]
+
+        return step
+
+    decay = onepass.decay.cautious(0.05)
+    assert against(lambda params: onepass.SGD(params, 0.1, 0.9, weight_decay=decay), oracle) < TOLERANCE
+
+
+def test_averages_of_the_weights():
+    params = parameters()
+    opt = onepass.SGD(params, 0.1, 0.9, transforms=[onepass.average(0.9)])
+    expected = [p.detach().clone() for p in params]
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(120):
+        set_gradients(params, generator)
+        opt.step()
+        expected = [0.9 * old + 0.1 * p.detach() for old, p in zip(expected, params, strict=True)]
+    before = [p.detach().clone() for p in params]
+    with opt.averaged():
+        assert relative_error([p.detach() for p in params], expected) < TOLERANCE
+        with pytest.raises(RuntimeError, match="leave it first"):
+            opt.step()
+        with pytest.raises(RuntimeError, match="in place already"), opt.averaged():
+            pass
+    assert all(torch.equal(p, old) for p, old in zip(params, before, strict=True))
+    with pytest.raises(ZeroDivisionError), opt.averaged():
+        _ = 1 / 0
+    assert all(torch.equal(p, old) for p, old in zip(params, before, strict=True))
+    opt.step()
+
+
+def test_averages_of_bfloat16_weights_are_kept_in_float32():
+    (p,) = parameters(dtype=torch.bfloat16, shapes=((4,),))
+    opt = onepass.SGD([p], 0.1, transforms=[onepass.average(0.999)])
+    p.grad = torch.ones_like(p)
+    opt.step()
+    assert opt.state[p]["average"].dtype == torch.float32
+    saved = opt.state_dict()
+    opt.load_state_dict(saved)
+    assert opt.state[p]["average"].dtype == torch.float32
+    with pytest.raises(RuntimeError, match="keeps no averages"), onepass.SGD([p]).averaged():
+        pass

@@ -11,18 +11,24 @@ from onepass.compiler import Program, Situation, Work, on_arrays
 from onepass.lang import Expr, Level
 
 
-def step(works: Sequence[Work], *, precision: torch.dtype | None = None, differentiable: bool = False) -> None:
+def step(
+    works: Sequence[Work], *, precision: torch.dtype | None = None, differentiable: bool = False
+) -> dict[str, float]:
     """Take one step of all parameters that have a gradient: compute everything, then write it.
 
     Args:
         works: the parameter groups, all of them: a reduction over the model runs over them.
         precision: the type to compute in; by default float32 for parameters of 32 bits or fewer, float64 above.
         differentiable: let autograd follow the step; states are then replaced instead of written.
+
+    Returns:
+        What transforms report of the step; nothing if no parameter has a gradient.
     """
     updates = [update for work in works for update in _updates(work, precision, differentiable)]
     _reduce_over_the_model(updates)
     for update in updates:
         update.finish(differentiable)
+    return {name: float(updates[0].value(r)) for name, r in updates[0].variant.reports.items()} if updates else {}
 
 
 def real(x: torch.Tensor) -> torch.Tensor:

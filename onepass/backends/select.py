@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 from onepass.backends import reference
@@ -49,8 +49,11 @@ class Runner:
 
                 self.session = Session()
 
-    def step(self, works: Sequence[Work], *, differentiable: bool = False) -> None:
+    def step(self, works: Sequence[Work], *, differentiable: bool = False) -> Mapping[str, float]:
         """Take one step of all parameters that have a gradient.
+
+        Returns:
+            What transforms report of the step; nothing if no parameter has a gradient.
 
         Raises:
             RuntimeError: a gradient is sparse; nothing has been changed then.
@@ -58,16 +61,14 @@ class Runner:
         if self.session is None or differentiable:
             for work in works:
                 refuse_sparse(work.program.name, work.params)
-            reference.step(works, differentiable=differentiable)
-            return
+            return reference.step(works, differentiable=differentiable)
         rest = self.session.gather(works)
         if self.session.why():
             for work in rest:
                 refuse_sparse(work.program.name, work.params)
             _say_once(f"the reference runs, not a compiled kernel: {'; '.join(self.session.why())}")
-        self.session.run(works)
-        if self.session.why():
-            reference.step(rest)
+        reports = self.session.run(works)
+        return {**reference.step(rest), **reports} if self.session.why() else reports
 
 
 @cache

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onepass.compiler.program import walk
 from onepass.compiler.simplify import simplify
@@ -54,6 +54,7 @@ class _Style:
     norm: Callable[[str, str], str]
     fence: tuple[str, str]
     assign: str
+    prime: str
 
 
 def _unicode_name(name: str) -> str:
@@ -198,6 +199,7 @@ _STYLES = {
         lambda a, over: f"‖{a}‖{'' if over == 'tensor' else over}",
         ("(", ")"),
         "=",
+        "′",
     ),
     True: _Style(
         LATEX,
@@ -206,6 +208,7 @@ _STYLES = {
         lambda a, over: rf"\left\|{a}\right\|{_latex_over(over)}",
         (r"\left(", r"\right)"),
         "&=",
+        "'",
     ),
 }
 
@@ -234,7 +237,7 @@ def _simplified(traced: Trace) -> Trace:
         if short.args:
             names.setdefault(short, name)
     states = {key: simplify(new, memo) for key, new in traced.states.items()}
-    return Trace(simplify(traced.parameter, memo), states, traced.initial, traced.scalars, names)
+    return replace(traced, parameter=simplify(traced.parameter, memo), states=states, names=names)
 
 
 class _Printer:
@@ -254,7 +257,11 @@ class _Printer:
             taken.add(name)
         for node, name in traced.names.items():
             if node not in self.titles and name not in taken:
-                self.titles[node] = style.name(name)
+                # A name that is used again, as the gradient's by each of its transforms, gets a prime.
+                title = style.name(name)
+                while title in self.titles.values():
+                    title += style.prime
+                self.titles[node] = title
 
     def lines(self) -> list[str]:
         style, lines = self.style, list[str]()

@@ -42,6 +42,7 @@ class Variant:
         row: the step values, to be computed on the host; the expressions above hold ``row[0]``, ... in their place.
         reductions: the reductions among them, innermost first: each ends a phase.
         reads: the names of the symbols that are loaded for every element: ``p``, ``g``, ``state.KEY``.
+        reports: what to offer after the step; reductions over the model, or made of them.
     """
 
     parameter: Expr
@@ -49,6 +50,7 @@ class Variant:
     row: tuple[Expr, ...]
     reductions: tuple[Expr, ...]
     reads: frozenset[str]
+    reports: Mapping[str, Expr]
 
     @cached_property
     def compute_row(self) -> Callable[[Mapping[str, Any]], tuple[float, ...]]:
@@ -94,6 +96,8 @@ class Program:
         scalars: for the key of each state that is one number for each parameter, its new value.
         initial: for each state's key, its value before the first step.
         hyperparameters: the names of the values that the host supplies besides ``t``, ``ndim`` and scalar states.
+        precise: the keys of the states that are kept in float32 at the least.
+        reports: what transforms offer after a step.
         decisions: the step-level conditions that choose between values of a higher level.
     """
 
@@ -103,6 +107,8 @@ class Program:
     scalars: Mapping[str, Expr]
     initial: Mapping[str, Expr]
     hyperparameters: tuple[str, ...]
+    precise: frozenset[str]
+    reports: Mapping[str, Expr]
     decisions: tuple[Expr, ...]
     _variants: dict[tuple[float, ...], Variant] = field(default_factory=dict[tuple[float, ...], Variant])
 
@@ -153,7 +159,11 @@ class Program:
         states = {key: rebuild(new, hoisted, hoists) for key, new in states.items()}
         nodes = list(walk([parameter, *states.values()]))
         reductions = tuple(node for node in nodes if node.op in OPS and OPS[node.op].kind == "reduction")
-        return Variant(parameter, states, tuple(row), reductions, _elements(nodes))
+        reports = {
+            name: rebuild(simplify(rebuild(value, chosen, decided), simpler), hoisted, hoists)
+            for name, value in self.reports.items()
+        }
+        return Variant(parameter, states, tuple(row), reductions, _elements(nodes), reports)
 
 
 def _is_decision(node: Expr) -> bool:
@@ -182,6 +192,8 @@ def compile_rule(rule: Rule, stages: tuple[Stage, ...] = ()) -> Program:
         states=states,
         scalars={key: value for key, value in new.items() if key in traced.scalars},
         initial=initial,
+        precise=traced.precise,
+        reports={name: simplify(value, memo) for name, value in traced.reports.items()},
         hyperparameters=tuple(n for n in supplied if n not in ("t", "ndim") and not n.startswith("state.")),
         decisions=tuple(decisions),
     )

@@ -31,6 +31,8 @@ class Trace:
         states: for each state's checkpoint key, its value after the step.
         initial: for each state's key, its value before the first step.
         scalars: the keys of the states that are one number for each parameter.
+        precise: the keys of the states that are kept in float32 at the least.
+        reports: the values that transforms offer after a step.
         names: for an expression that a rule gave a name, that name; empty unless asked for.
     """
 
@@ -38,6 +40,8 @@ class Trace:
     states: Mapping[str, Expr]
     initial: Mapping[str, Expr]
     scalars: frozenset[str]
+    precise: frozenset[str]
+    reports: Mapping[str, Expr]
     names: Mapping[Expr, str]
 
 
@@ -79,12 +83,13 @@ def trace(rule: Rule, stages: tuple[Stage, ...] = (), *, named: bool = False) ->
     p: Expr = P
     for stage in stages:
         if stage.transform.subject == "p":
-            p = tracer.run(stage.transform, stage.prefix, {"g": g, "p": p})
+            p = tracer.run(stage.transform, stage.prefix, {"g": g, "u": u, "p": p})
     p_next = p - (u if rule.returns_step else LR * u)
     for stage in stages:
         if stage.transform.subject == "p_next":
             p_next = tracer.run(stage.transform, stage.prefix, {"g": g, "p_next": p_next})
-    return Trace(p_next, tracer.states, tracer.initial, frozenset(tracer.scalars), tracer.names)
+    scalars, precise = frozenset(tracer.scalars), frozenset(tracer.precise)
+    return Trace(p_next, tracer.states, tracer.initial, scalars, precise, tracer.reports, tracer.names)
 
 
 class _Tracer:
@@ -93,6 +98,8 @@ class _Tracer:
         self.states: dict[str, Expr] = {}
         self.initial: dict[str, Expr] = {}
         self.scalars: set[str] = set()
+        self.precise: set[str] = set()
+        self.reports: dict[str, Expr] = {}
         self.names: dict[Expr, str] = {}
         self.owners: dict[str, str] = {}
 
@@ -104,6 +111,9 @@ class _Tracer:
         }
         known = {"g": G, "p": P, "t": T, "lr": LR, "ndim": NDIM, **subjects}
         known.update((state.name, state_symbol(state)) for state in declaration.states)
+        if isinstance(declaration, Transform):
+            for name, report in declaration.reports.items():
+                self.reports[name] = report(known[declaration.subject])
         result, variables = _call(
             declaration, [known[name] for name in declaration.inputs], hyperparameters, self.named
         )
@@ -126,6 +136,8 @@ class _Tracer:
             self.initial[state.key] = _initial(declaration, state, hyperparameters)
             if state.is_scalar:
                 self.scalars.add(state.key)
+            if state.is_precise:
+                self.precise.add(state.key)
         return result[0]
 
 

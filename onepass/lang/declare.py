@@ -14,8 +14,8 @@ by the new value of each state in the order of the signature.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from onepass.lang.ranges import COMMON, Range, check
@@ -37,13 +37,15 @@ Init = float | scalar | Callable[..., Any]
 class State:
     """A state: its name in the rule, its key in checkpoints, its initial value.
 
-    ``init`` is a number, or a function of ``p`` and of hyperparameters, named by its arguments.
+    ``init`` is a number, or a function of ``p`` and of hyperparameters, named by its arguments. ``is_precise`` keeps
+    the state in float32 at the least, whatever the parameter's type.
     """
 
     name: str
     key: str
     init: float | Callable[..., Any]
     is_scalar: bool = False
+    is_precise: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +107,10 @@ class Transform(Declaration):
 
     ``g`` the gradient before the rule sees it; ``u`` the direction that the rule found; ``p`` the parameter that the
     step starts from; ``p_next`` the parameter that the step has reached. Calling it gives its hyperparameters values.
+    ``reports`` are values that the optimizer offers after a step.
     """
+
+    reports: Mapping[str, Callable[..., Any]] = field(default_factory=dict[str, Callable[..., Any]])
 
     subjects: ClassVar[tuple[str, ...]] = ("u", "p_next")
 
@@ -153,6 +158,7 @@ def _declare(
     state: Mapping[str, str] | None,
     init: Mapping[str, Init] | None,
     ranges: Mapping[str, str] | None,
+    precise: Sequence[str],
 ) -> dict[str, Any]:
     """The fields of a declaration, read from a signature and checked against what the decorator was told."""
     keys, inits, intervals = dict(state or {}), dict(init or {}), dict(ranges or {})
@@ -173,8 +179,14 @@ def _declare(
                 start = inits.pop(parameter.name, 0.0)
                 value = start.value if isinstance(start, scalar) else start
                 key = keys.pop(parameter.name, parameter.name)
-                states.append(State(parameter.name, key, value, isinstance(start, scalar)))
-    for what, unknown in (("state", keys), ("init", inits), ("ranges", intervals.keys() - hyperparameters.keys())):
+                states.append(State(parameter.name, key, value, isinstance(start, scalar), parameter.name in precise))
+    wrong = (
+        ("state", keys),
+        ("init", inits),
+        ("ranges", intervals.keys() - hyperparameters.keys()),
+        ("precise", set(precise) - {state.name for state in states}),
+    )
+    for what, unknown in wrong:
         if unknown:
             raise TypeError(f"{name}: {what}= names {', '.join(map(repr, unknown))}, which its signature does not have")
     allowed = {key: COMMON[key] for key in hyperparameters if key in COMMON}
@@ -206,6 +218,7 @@ def rule(
     state: Mapping[str, str] | None = None,
     init: Mapping[str, Init] | None = None,
     ranges: Mapping[str, str] | None = None,
+    precise: Sequence[str] = (),
 ) -> Any:
     """Declare an update rule.
 
@@ -218,6 +231,7 @@ def rule(
         init: for a state's name, its initial value: a number (zero by default), ``scalar(number)`` for a state that is
             one number for each parameter, or a function of ``p`` and of hyperparameters, as in ``lambda p: p``.
         ranges: for a hyperparameter's name, the interval it must lie in, as in ``"[0, 1)"`` or ``"[1, inf) integer"``.
+        precise: names of states to be kept in float32 at the least, whatever the parameter's type.
 
     Returns:
         The rule, or the decorator that makes it.
@@ -236,7 +250,7 @@ def rule(
     """
 
     def decorate(function: Callable[..., Any]) -> Rule:
-        fields = _declare(function, Rule.subjects, state, init, ranges)
+        fields = _declare(function, Rule.subjects, state, init, ranges, precise)
         if "g" not in fields["inputs"]:
             raise TypeError(f"{function.__name__}: a rule takes the gradient `g`; this one has {fields['inputs']}")
         return _adopt(Rule(**fields, paper=paper, like=like, lr=lr))
@@ -252,18 +266,21 @@ def transform(
     state: Mapping[str, str] | None = None,
     init: Mapping[str, Init] | None = None,
     ranges: Mapping[str, str] | None = None,
+    precise: Sequence[str] = (),
+    reports: Mapping[str, Callable[..., Any]] | None = None,
 ) -> Any:
     """Declare a transform of rules; the arguments are those of `rule`. The first argument says what it changes:
-    ``g``, ``u``, ``p`` or ``p_next`` (see `Transform`).
+    ``g``, ``u``, ``p`` or ``p_next`` (see `Transform`). ``reports`` are values of the model that the optimizer offers
+    after a step, each a function of what the transform changes, as it was before.
 
     Raises:
         TypeError: as `rule` does, and when the first argument is none of the four.
     """
 
     def decorate(function: Callable[..., Any]) -> Transform:
-        fields = _declare(function, Transform.subjects, state, init, ranges)
+        fields = _declare(function, Transform.subjects, state, init, ranges, precise)
         if fields["inputs"][:1] not in [("g",), ("u",), ("p",), ("p_next",)]:
             raise TypeError(f"{function.__name__}: a transform's first argument is g, u, p or p_next")
-        return _adopt(Transform(**fields, paper=paper))
+        return _adopt(Transform(**fields, paper=paper, reports=dict(reports or {})))
 
     return decorate if function is None else decorate(function)

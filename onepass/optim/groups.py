@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from onepass.compiler import Program, Stage, compile_rule
@@ -70,14 +71,19 @@ def compile_group(rule: Rule, stages: tuple[Stage, ...], form: str, group: Mappi
 def host_values(program: Program, group: Group) -> dict[str, float]:
     """The values that a group gives to the symbols of its program, in float64."""
     values: dict[str, float] = {}
-    for name in program.hyperparameters:
+    for name, key, index in _places(program):
         if name == "lr_max":
             values[name] = _lr_max(group)
         else:
-            key, _, index = name.partition("[")
-            value = group[key]
-            values[name] = float(value[int(index[:-1])] if index else value)
+            values[name] = float(group[key] if index is None else group[key][index])
     return values
+
+
+@cache
+def _places(program: Program) -> tuple[tuple[str, str, int | None], ...]:
+    """Where a group holds each of a program's hyperparameters: ``betas[1]`` is the second of ``betas``."""
+    parts = ((name, *name.partition("[")) for name in program.hyperparameters)
+    return tuple((name, key, int(index[:-1]) if index else None) for name, key, _, index in parts)
 
 
 def _lr_max(group: Group) -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -20,6 +22,7 @@ from onepass.optim.groups import (
     settle_decay,
     stages_of,
 )
+from onepass.transforms import average
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -52,6 +55,8 @@ class Optimizer(torch.optim.Optimizer):
     paper: ClassVar[str] = ""
     # What a backend keeps between steps; a copy of the optimizer makes its own.
     _backend_runner: Runner | None = None
+    _reports: Mapping[str, float] = MappingProxyType({})
+    _averages_are_in: bool = False
 
     def __init__(self, params: Any, defaults: dict[str, Any]):
         name = type(self).__name__
@@ -150,10 +155,52 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if self._averages_are_in:
+            raise RuntimeError(f"{type(self).__name__}: step inside `with opt.averaged()`; leave it first")
         differentiable = self.defaults["differentiable"]
         with torch.set_grad_enabled(differentiable):
-            self._runner().step([self._work(group) for group in self.param_groups], differentiable=differentiable)
+            works = [self._work(group) for group in self.param_groups]
+            self._reports = self._runner().step(works, differentiable=differentiable) or self._reports
         return loss
+
+    @property
+    def last_grad_norm(self) -> float | None:
+        """The norm of all gradients in the last step, before clipping; None before the first step.
+
+        Raises:
+            AttributeError: no transform measures it.
+        """
+        if all("last_grad_norm" not in given.transform.reports for given in self.transforms):
+            raise AttributeError(f"{type(self).__name__} measures no norm: give it transforms=[clip_norm(max_norm)]")
+        return self._reports.get("last_grad_norm")
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the averages that ``transforms=[average(decay)]`` keeps in the parameters' place, and back at the end.
+
+        A parameter that has not stepped yet is its own average. Buffers, as batch norm's, are no parameters and stay.
+
+        Raises:
+            RuntimeError: no average is kept, or the averages are in place already.
+        """
+        if all(given.transform is not average for given in self.transforms):
+            raise RuntimeError(f"{type(self).__name__} keeps no averages: give it transforms=[average(0.999)]")
+        if self._averages_are_in:
+            raise RuntimeError(f"{type(self).__name__}: the averages are in place already")
+        kept: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._averages_are_in = True
+        try:
+            with torch.no_grad():
+                for p in (p for group in self.param_groups for p in group["params"]):
+                    if "average" in self.state.get(p, {}):
+                        kept.append((p, p.detach().clone(memory_format=torch.preserve_format)))
+                        p.copy_(self.state[p]["average"])
+            yield
+        finally:
+            with torch.no_grad():
+                for p, value in kept:
+                    p.copy_(value)
+            self._averages_are_in = False
 
     def _runner(self) -> Runner:
         if self._backend_runner is None:
@@ -187,7 +234,8 @@ class Optimizer(torch.optim.Optimizer):
                 if key in program.scalars:
                     state[key] = torch.tensor(value, dtype=torch.float64)
                 else:
-                    state[key] = torch.empty_like(p, memory_format=torch.preserve_format)
+                    dtype = torch.promote_types(p.dtype, torch.float32) if key in program.precise else p.dtype
+                    state[key] = torch.empty_like(p, dtype=dtype, memory_format=torch.preserve_format)
                     real(state[key]).copy_(torch.as_tensor(value))
         return state
 

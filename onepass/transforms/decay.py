@@ -1,4 +1,4 @@
-"""Weight decay, in the three forms that the field means by it, for any rule.
+"""Weight decay, in the forms that the field means by it, for any rule.
 
 They differ as soon as the rule does anything to the gradient. SGD with momentum shows it. **L2** adds the decay to the
 gradient, so that the buffer averages it and keeps pulling after the weights have shrunk::
@@ -42,6 +42,12 @@ def independent(p, lr, *, weight_decay, lr_max: Any = None):
     return p * (1 - weight_decay * where(lr_max > 0, lr / lr_max, 0.0))
 
 
-FORMS = {form.name: form for form in (l2, decoupled, independent)}
+@transform(paper="arXiv:2510.12402")
+def cautious(p, u, lr, *, weight_decay):
+    """Decoupled decay of those elements alone that the step does not enlarge: where u * p >= 0."""
+    return where(u * p >= 0, p * (1 - lr * weight_decay), p)
 
-__all__ = ["FORMS", "decoupled", "independent", "l2"]
+
+FORMS = {form.name: form for form in (l2, decoupled, independent, cautious)}
+
+__all__ = ["FORMS", "cautious", "decoupled", "independent", "l2"]

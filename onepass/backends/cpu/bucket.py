@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from operator import attrgetter, is_, itemgetter
+from operator import attrgetter, getitem, is_
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from onepass.backends.cpu import machine
 from onepass.backends.cpu.emit import FIRST_ADDRESS, ROW_LENGTH, ROW_OF_VALUES, Layout, emit, layout, phases
 from onepass.backends.gradients import refuse_sparse
-from onepass.compiler import Program, Situation, Variant, Work, walk
+from onepass.compiler import Program, Situation, Variant, Work, on_host, walk
 from onepass.lang import Expr, Level
 
 # Elements of a chunk: enough to hide what claiming one costs, few enough for the threads to share the work evenly.
@@ -30,7 +30,7 @@ _STORAGE = {
     torch.complex128: "float64",
 }
 _gradient, _dtype = attrgetter("grad"), attrgetter("dtype")
-_address, _stride, _negated = torch.Tensor.data_ptr, torch.Tensor.stride, torch.Tensor.is_neg
+_address, _stride, _size, _negated = torch.Tensor.data_ptr, torch.Tensor.stride, torch.Tensor.numel, torch.Tensor.is_neg
 
 
 class Stale(Exception):
@@ -110,6 +110,14 @@ class Launch:
         for node, value in values.items():
             self.reduced[:, self.columns[node]] = value
 
+    def reports(self) -> dict[str, float]:
+        """What the variant's transforms report of the step."""
+        if not self.variant.reports:
+            return {}
+        values = {f"row[{i}]": value for i, value in enumerate(self.values[0].tolist())}
+        known: dict[Expr, Any] = {node: float(self.reduced[0, column]) for node, column in self.columns.items()}
+        return {name: float(on_host(value, values, known)) for name, value in self.variant.reports.items()}
+
 
 class Bucket:
     """Tensors that share a program, their storage types and, where the program asks for it, their dimensions."""
@@ -129,18 +137,29 @@ class Bucket:
                     state[key] = torch.empty_like(p, dtype=state[key].dtype).copy_(state[key])
         self.strides = [p.stride() for p in self.params]
         self.dtypes = [p.dtype for p in self.params]
+        self.sizes = [p.numel() for p in self.params]
         factor = 2 if first.is_complex() else 1
-        self.counts = np.array([factor * p.numel() for p in self.params], dtype=np.int64)
+        self.counts = factor * np.array(self.sizes, dtype=np.int64)
         self.chunks = self._cut()
-        self.tensors = {key: [state[key] for state in self.states] for key in program.states}
         self._share_counters()
+        # Every state under its parameter's dict and its key, to see that none has been replaced.
+        keys = [*program.states, *self.counters]
+        self.state_dicts = [state for _ in keys for state in self.states]
+        self.state_keys = [key for key in keys for _ in self.states]
+        self.state_tensors = [state[key] for state, key in zip(self.state_dicts, self.state_keys, strict=True)]
+        # What the table holds the addresses of, column by column.
+        self.placed = self.params + self.state_tensors[: len(program.states) * len(self.params)]
+        self.places = list(map(_address, self.placed))
         self.table = np.zeros((len(self.params), self.layout.columns), dtype=np.int64)
         self.table[:, ROW_LENGTH] = [max(1, factor * p[:1].numel()) if p.ndim else 1 for p in self.params]
-        self.places = self._places()
-        for column, addresses in self.places.items():
-            self.table[:, column] = addresses
+        columns = np.array(self.places, dtype=np.int64).reshape(-1, len(self.params)).T
+        self.table[:, FIRST_ADDRESS], self.table[:, FIRST_ADDRESS + 2 :] = columns[:, 0], columns[:, 1:]
+        self.groups = list(dict.fromkeys(self.works))
+        self.usual_rows = np.array([self.groups.index(i) for i in self.works], dtype=np.int64)
         self.usual: dict[Variant, Launch] = {}
         self.nothing = [None] * len(self.params)
+        # The counters as the last step left them, if they were all alike: (their bytes, count, scalar states).
+        self.alike: tuple[bytes, float, tuple[float, ...]] | None = None
         # Of the step under way: who takes part with what scalar states after it, and copies made of gradients.
         self.pending: list[tuple[int | slice, tuple[float, ...]]] = []
         self.taking_part: list[torch.Tensor] = []
@@ -170,10 +189,6 @@ class Bucket:
             for state, view in zip(self.states, views, strict=True):
                 state[key] = view
 
-    def _places(self) -> dict[int, list[int]]:
-        arrays = [self.params, None, *self.tensors.values()]
-        return {FIRST_ADDRESS + i: list(map(_address, tensors)) for i, tensors in enumerate(arrays) if tensors}
-
     def gather(self) -> npt.NDArray[np.int64] | bool | None:
         """Check that every tensor is where the table says, and enter the gradients.
 
@@ -186,10 +201,11 @@ class Bucket:
         """
         self.pending.clear()
         self.borrowed.clear()
-        for key, tensors in (*self.tensors.items(), *self.counters.items()):
-            if not all(map(is_, map(itemgetter(key), self.states), tensors)):
-                raise Stale
-        if self._places() != self.places or list(map(_dtype, self.params)) != self.dtypes:
+        if (
+            not all(map(is_, map(getitem, self.state_dicts, self.state_keys), self.state_tensors))
+            or list(map(_address, self.placed)) != self.places
+            or list(map(_size, self.params)) != self.sizes
+        ):
             raise Stale
         grads = list(map(_gradient, self.params))
         active = None
@@ -199,18 +215,27 @@ class Bucket:
                 return False
             # A parameter that does not take part needs an address all the same; no chunk leads to it.
             grads = [p if g is None else g for p, g in zip(self.params, grads, strict=True)]
-        strides = list(map(_stride, grads)) if all(g.layout is torch.strided for g in grads) else None
-        if strides is None:
-            refuse_sparse(self.program.name, self.params)
-        if strides != self.strides or list(map(_dtype, grads)) != self.dtypes or any(map(_negated, grads)):
+        if (
+            list(map(_stride, grads)) != self.strides
+            or list(map(_dtype, grads)) != self.dtypes
+            or list(map(_size, grads)) != self.sizes
+            or any(map(_negated, grads))
+        ):
             grads = self._like_the_parameters(grads)
         self.table[:, FIRST_ADDRESS + 1] = list(map(_address, grads))
         return active
 
     def _like_the_parameters(self, grads: list[Any]) -> list[Any]:
         """Gradients of another layout or type, copied to that of their parameters for this step."""
+        refuse_sparse(self.program.name, self.params)
         result: list[Any] = []
-        for p, g in zip(self.params, grads, strict=True):
+        for p, g, dtype in zip(self.params, grads, self.dtypes, strict=True):
+            if p.dtype != dtype:
+                raise Stale
+            if g.shape != p.shape:
+                raise RuntimeError(
+                    f"{self.program.name}: a parameter of shape {tuple(p.shape)} has a gradient of shape {tuple(g.shape)}"
+                )
             if g.stride() != p.stride() or g.dtype != p.dtype or g.is_neg() or g.is_conj():
                 g = torch.empty_like(p).copy_(g)
                 self.borrowed.append(g)
@@ -219,34 +244,44 @@ class Bucket:
 
     def launches(self, works: Sequence[Work], active: npt.NDArray[np.int64] | None) -> list[Launch]:
         """What to run for the parameters that take part, and note what is to be settled afterwards."""
-        steps = self.steps
-        first = float(steps[0])
-        alike = active is None and bool((steps == first).all())
-        alike = alike and all(bool((values == values[0]).all()) for values in self.scalars.values())
-        if alike:
-            return self._usual(works, first + 1, [float(values[0]) for values in self.scalars.values()])
-        return self._mixed(works, range(len(self.params)) if active is None else active.tolist())
+        alike = self._counts_alike() if active is None else None
+        if alike is None:
+            return self._mixed(works, range(len(self.params)) if active is None else active.tolist())
+        return self._usual(works, *alike)
 
-    def _usual(self, works: Sequence[Work], t: float, scalars: list[float]) -> list[Launch]:
+    def _counts_alike(self) -> tuple[float, tuple[float, ...]] | None:
+        """The step count and scalar states that all parameters have, or None if they differ."""
+        content = self._counter_bytes()
+        if self.alike is not None and self.alike[0] == content:
+            return self.alike[1:]
+        values = [self.steps, *self.scalars.values()]
+        if not all((array == array[0]).all() for array in values):
+            return None
+        return float(self.steps[0]), tuple(float(array[0]) for array in self.scalars.values())
+
+    def _counter_bytes(self) -> bytes:
+        return self.steps.tobytes() + b"".join(array.tobytes() for array in self.scalars.values())
+
+    def _usual(self, works: Sequence[Work], count: float, scalars: tuple[float, ...]) -> list[Launch]:
         """All parameters take part and have taken the same number of steps: one situation for each group."""
-        groups = list(dict.fromkeys(self.works))
-        situations = [self.program.situation(works[i].values, t, self.ndim, scalars) for i in groups]
-        variant = situations[0].variant
-        if any(s.variant is not variant for s in situations) or len({s.after for s in situations}) > 1:
+        situations = [self.program.situation(works[i].values, count + 1, self.ndim, scalars) for i in self.groups]
+        variant, _, after = situations[0]
+        if any(other.variant is not variant or other.after != after for other in situations[1:]):
             return self._mixed(works, range(len(self.params)))
         launch = self.usual.get(variant)
         if launch is None:
-            launch = self.usual[variant] = Launch(self, variant, len(groups), self.chunks, len(self.params))
-        # Another launch may have numbered the rows otherwise.
-        self.table[:, ROW_OF_VALUES] = [groups.index(i) for i in self.works] if len(groups) > 1 else 0
+            launch = self.usual[variant] = Launch(self, variant, len(self.groups), self.chunks, len(self.params))
+        if self.alike is None:
+            self.table[:, ROW_OF_VALUES] = self.usual_rows
         for row, situation in zip(launch.values, situations, strict=True):
             row[: len(situation.row)] = situation.row
-        self.pending.append((slice(None), situations[0].after))
+        self.pending.append((slice(None), after))
         self.taking_part = self.params
         return [launch] if len(self.chunks) else []
 
     def _mixed(self, works: Sequence[Work], members: Sequence[int]) -> list[Launch]:
         """Some take part, or their step counts differ: a row of step values for each situation."""
+        self.alike = None
         self.taking_part = [self.params[i] for i in members]
         rows: dict[Variant, dict[Any, tuple[int, Situation]]] = {}
         owners: dict[Variant, list[int]] = {}
@@ -280,5 +315,7 @@ class Bucket:
                 values[which] = value
         if self.pending:
             torch.autograd.graph.increment_version(self.taking_part)
+            everyone = self.taking_part is self.params
+            self.alike = (self._counter_bytes(), float(self.steps[0]), self.pending[0][1]) if everyone else None
         self.pending.clear()
         self.borrowed.clear()

@@ -4,6 +4,9 @@ The words that the emitted source uses are defined here. Loads and stores say wh
 knows that a kernel's arrays do not overlap and turns its loop into vector instructions without asking at run time.
 """
 
+# Numba replaces the first argument of an intrinsic, which no type checker knows.
+# pyright: reportCallIssue=false
+
 from __future__ import annotations
 
 import re

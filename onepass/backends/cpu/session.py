@@ -45,16 +45,17 @@ class Session:
         if self.plan is None or not self.plan.is_for(works) or not self.plan.gather():
             self.plan = _Plan(works, self.plan)
             self.plan.gather()
+        if not self.plan.reasons:
+            return []
         return [Work(w.program, w.values, self.plan.others[i], w.prepare) for i, w in enumerate(works)]
 
     def why(self) -> list[str]:
         """Why the kernels could not take what they left."""
         return self.plan.reasons if self.plan else []
 
-    def run(self, works: Sequence[Work]) -> None:
-        """Take the step of everything that was gathered."""
-        if self.plan is not None:
-            self.plan.run(works)
+    def run(self, works: Sequence[Work]) -> dict[str, float]:
+        """Take the step of everything that was gathered; what transforms report of it."""
+        return self.plan.run(works) if self.plan is not None else {}
 
 
 class _Plan:
@@ -62,7 +63,7 @@ class _Plan:
 
     def __init__(self, works: Sequence[Work], before: _Plan | None):
         self.programs = [work.program for work in works]
-        self.params = [p for work in works for p in work.params]
+        self.params = [list(work.params) for work in works]
         found = {id(p): obstacle(p, work.program) for work in works for p in work.params}
         self.reasons = sorted({reason for reason in found.values() if reason})
         if self.reasons and any(_spans_the_model(work.program) for work in works):
@@ -89,12 +90,12 @@ class _Plan:
 
     def is_for(self, works: Sequence[Work]) -> bool:
         """Whether these are the groups that the plan was made for, and the same parameters take part."""
-        params = list(chain.from_iterable(work.params for work in works))
         return (
             len(works) == len(self.programs)
-            and all(work.program is program for work, program in zip(works, self.programs, strict=True))
-            and len(params) == len(self.params)
-            and all(map(is_, params, self.params))
+            and all(
+                work.program is program and len(work.params) == len(params) and all(map(is_, work.params, params))
+                for work, program, params in zip(works, self.programs, self.params, strict=True)
+            )
             and not any(p.grad is not None for p in self.idle)
         )
 
@@ -106,7 +107,7 @@ class _Plan:
             return False
         return True
 
-    def run(self, works: Sequence[Work]) -> None:
+    def run(self, works: Sequence[Work]) -> dict[str, float]:
         launches = [
             launch
             for bucket, active in zip(self.buckets, self.active, strict=True)
@@ -120,6 +121,7 @@ class _Plan:
             _run([(launch, len(launch.rounds)) for launch in launches])
         for bucket in self.buckets:
             bucket.settle()
+        return launches[0].reports() if launches else {}
 
 
 @cache
@@ -147,7 +149,12 @@ def _run(jobs: Sequence[tuple[Launch, int]]) -> None:
         [len(jobs), *chain.from_iterable((launch.kernels[phase], launch.job_address) for launch, phase in jobs)],
         dtype=np.int64,
     )
-    threads.run(machine.load(_ALL, "float64"), listed.ctypes.data, count)
+    threads.run(_run_all(), listed.ctypes.data, count)
+
+
+@cache
+def _run_all() -> int:
+    return machine.load(_ALL, "float64")
 
 
 def _reduce(launches: Sequence[Launch], phase: int) -> None:

@@ -39,6 +39,7 @@ from onepass.optim import (
     create,
     describe,
     equations,
+    kernel_source,
     list_optimizers,
     optimizer,
 )
@@ -84,6 +85,7 @@ __all__ = [
     "ema",
     "equations",
     "exp",
+    "kernel_source",
     "list_optimizers",
     "log",
     "lookahead",

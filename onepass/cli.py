@@ -177,6 +177,31 @@ def list_rules() -> None:
 def show(
     name: Annotated[str, typer.Argument(help="An optimizer, see onepass list.")],
     latex: Annotated[bool, typer.Option("--latex", help="As LaTeX.")] = False,
+    kernel: Annotated[bool, typer.Option("--kernel", help="The source of the CPU kernel instead.")] = False,
+    dtype: Annotated[
+        str, typer.Option(help="What the kernel stores: float32, float64, bfloat16, float16.")
+    ] = "float32",
 ) -> None:
-    """Show an optimizer's equations."""
-    typer.echo(onepass.equations(name, latex=latex))
+    """Show an optimizer's equations, or the kernel that runs."""
+    try:
+        typer.echo(onepass.kernel_source(name, dtype) if kernel else onepass.equations(name, latex=latex))
+    except ValueError as error:
+        raise StudyError(str(error)) from error
+
+
+@app.command()
+def doctor() -> None:
+    """Show which backend serves which tensors here, and why, and time a step."""
+    from onepass.doctor import examine, time_steps
+
+    console = Console(soft_wrap=True)
+    facts = Table(box=None, show_header=False)
+    for heading, finding in examine():
+        facts.add_row(f"[bold]{heading}[/bold]", finding)
+    console.print(facts)
+    times = Table(box=None, header_style="bold")
+    for column in ("AdamW step", "onepass", "torch fused"):
+        times.add_column(column, justify="left" if column == "AdamW step" else "right")
+    for name, ours, theirs in time_steps():
+        times.add_row(name, f"{ours:.3f} ms", f"{theirs:.3f} ms")
+    console.print(times)

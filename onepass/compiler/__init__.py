@@ -1,6 +1,6 @@
 """From rules to programs: trace, simplify, decide, hoist, interpret, print. It imports no framework."""
 
-from onepass.compiler.equations import equations
+from onepass.compiler.equations import equations, text
 from onepass.compiler.interpret import on_arrays, on_host
 from onepass.compiler.program import Program, Situation, Variant, Work, compile_rule, initial_value, walk
 from onepass.compiler.trace import Stage, Trace, trace
@@ -17,6 +17,7 @@ __all__ = [
     "initial_value",
     "on_arrays",
     "on_host",
+    "text",
     "trace",
     "walk",
 ]

@@ -229,6 +229,11 @@ def equations(rule: Rule, stages: tuple[Stage, ...] = (), *, latex: bool = False
     return "\n".join(lines)
 
 
+def text(expression: Expr) -> str:
+    """An expression on one line of Unicode text, as in the equations."""
+    return _Printer(Trace(expression, {}, {}, frozenset(), frozenset(), {}, {}), _STYLES[False]).body(expression)
+
+
 def _simplified(traced: Trace) -> Trace:
     memo: dict[Expr, Expr] = {}
     names: dict[Expr, str] = {}

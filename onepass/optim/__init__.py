@@ -21,6 +21,7 @@ from onepass.optim.registry import (
     describe,
     equations,
     get_class,
+    kernel_source,
     list_optimizers,
     optimizer,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "describe",
     "equations",
     "get_class",
+    "kernel_source",
     "list_optimizers",
     "optimizer",
 ]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onepass import rules
+from onepass.backends.cpu.emit import STORAGE, emit, layout
 from onepass.compiler import Program, Stage, on_host
 from onepass.compiler import equations as equations_of
 from onepass.lang import Applied, Rule
@@ -199,12 +200,39 @@ def _describe(name: str, cls: type[Optimizer]) -> Description:
 
 def _traffic(program: Program, group: Group) -> float:
     """The values loaded or stored for each element of a matrix in a step, on the average of steps 601 to 1200."""
+    return sum(program.variant(_typical_values(program, group, t)).traffic() for t in range(601, 1201)) / 600
+
+
+def _typical_values(program: Program, group: Group, t: int) -> dict[str, float]:
+    """Host values for step ``t`` of a matrix, with scalar states as at the first step."""
     values = {key: value for key, value in group.items() if isinstance(value, (int, float))}
     values.update((f"betas[{i}]", beta) for i, beta in enumerate(group.get("betas", ())))
-    total, scalars = 0, {f"state.{key}": on_host(program.initial[key], values, {}) for key in program.scalars}
-    for t in range(601, 1201):
-        total += program.variant({**values, **scalars, "t": float(t), "ndim": 2.0}).traffic()
-    return total / 600
+    scalars = {f"state.{key}": on_host(program.initial[key], values, {}) for key in program.scalars}
+    return {**values, **scalars, "t": float(t), "ndim": 2.0}
+
+
+def kernel_source(name: str, dtype: str = "float32", transforms: Sequence[Applied] = ()) -> str:
+    """The source of the CPU kernels that an optimizer runs, with weight decay, for a matrix after its first 600 steps.
+
+    Args:
+        name: an optimizer, in upper or lower case.
+        dtype: what everything is stored as: ``"float32"``, ``"float64"``, ``"bfloat16"`` or ``"float16"``.
+        transforms: transforms to apply as well.
+
+    Raises:
+        UnknownName: there is no such optimizer.
+        ValueError: there is no kernel for such a type.
+    """
+    if dtype not in STORAGE:
+        raise ValueError(f"no kernel stores {dtype!r}; choose one of {', '.join(STORAGE)}")
+    cls = get_class(name)
+    group = {**_defaults(cls), "weight_decay": 0.01}
+    for given in transforms:
+        group.update((f"{given.transform.name}_{key}", value) for key, value in given.items)
+    program = compile_group(cls.rule_for(group), cls.stages_for(group) + stages_of(transforms), cls.decay_form, group)
+    variant = program.variant(_typical_values(program, group, 601))
+    storage = {"p": dtype, "g": dtype, **{f"state.{key}": dtype for key in program.states}}
+    return "\n".join(emit(variant, layout(storage)))
 
 
 def equations(name: str, latex: bool = False, transforms: Sequence[Applied] = ()) -> str:

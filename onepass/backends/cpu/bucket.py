@@ -234,7 +234,8 @@ class Bucket:
                 raise Stale
             if g.shape != p.shape:
                 raise RuntimeError(
-                    f"{self.program.name}: a parameter of shape {tuple(p.shape)} has a gradient of shape {tuple(g.shape)}"
+                    f"{self.program.name}: the gradient of a parameter of shape {tuple(p.shape)} "
+                    f"has the shape {tuple(g.shape)}"
                 )
             if g.stride() != p.stride() or g.dtype != p.dtype or g.is_neg() or g.is_conj():
                 g = torch.empty_like(p).copy_(g)

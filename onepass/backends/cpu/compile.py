@@ -12,10 +12,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import numba
 import numpy as np
 from llvmlite import ir
 from numba import cfunc, float32, float64, int64, njit, prange, types
-from numba.core import cgutils
+from numba.core import cgutils, config
 from numba.extending import intrinsic
 
 _MOST_ARRAYS = 16
@@ -240,7 +241,12 @@ def compile_source(source: str, real: str) -> tuple[str, str]:
 
 
 @njit(parallel=True, nogil=True, cache=True)
-def run_in_pool(function: Any, job: Any, threads: Any) -> None:
-    """Run a kernel in Numba's own pool, as many times as there are threads: each takes chunks until none is left."""
+def _run_in_pool(function: Any, job: Any, threads: Any) -> None:
     for _ in prange(threads):
         call(function, job)
+
+
+def run_in_numbas_pool(function: int, job: int, threads: int) -> None:
+    """Run a kernel on this many threads of Numba's own pool: each takes chunks until none is left."""
+    numba.set_num_threads(max(1, min(threads, config.NUMBA_NUM_THREADS)))  # pyright: ignore[reportAttributeAccessIssue]
+    _run_in_pool(function, job, threads)

@@ -8,10 +8,11 @@ every chunk. The mean of a row is taken inside, where the row is still in cache.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from onepass.compiler import Variant, walk
+from onepass.compiler import Variant, text, walk
 from onepass.lang import OPS, Expr, Level
 
 # What a storage type is called in a kernel, and how many bytes it takes.
@@ -135,7 +136,7 @@ class _Writer:
         if used:
             width = 8 * len(self.variant.row)
             lines.append(f"        row = values + {width} * argument(entry, {ROW_OF_VALUES})")
-        lines += [f"        row_{i} = real(value(row, {i}))" for i in used]
+        lines += [f"        row_{i} = real(value(row, {i}))  # {text(self.variant.row[i])}" for i in used]
         for node, column in self.columns.items():
             if node in self.known and node in present:
                 lines.append(
@@ -215,11 +216,54 @@ class _Writer:
         return f"{kind}{number}"
 
 
+# What a kernel calls its own variables and the words it uses, so that no state may.
+_TAKEN = frozenset(
+    [
+        "p",
+        "g",
+        "i",
+        "job",
+        "chunk",
+        "chunks",
+        "tensor",
+        "tensors",
+        "values",
+        "partials",
+        "reduced",
+        "start",
+        "count",
+        "entry",
+        "row",
+        "length",
+        "first",
+        "argument",
+        "value",
+        "real",
+        "claim",
+        "call",
+        "put",
+        "accumulate",
+        "select",
+        "power",
+        "absolute",
+        "sqrt",
+        "exp",
+        "log",
+        "sign",
+        "maximum",
+        "minimum",
+    ]
+)
+
+
 def _variable(name: str) -> str:
-    """A symbol's name as a Python identifier: ``state.exp_avg`` becomes ``exp_avg_``, ``row[3]`` ``row_3``."""
+    """A symbol's name as a Python identifier: ``state.exp_avg`` becomes ``exp_avg``, ``row[3]`` ``row_3``."""
     if name.startswith("row["):
         return f"row_{name[4:-1]}"
-    return f"{name[6:]}_" if name.startswith("state.") else name
+    if not name.startswith("state."):
+        return name
+    plain = re.sub(r"\W", "_", name[6:])
+    return f"{plain}_" if plain in _TAKEN or re.match(r"\d|[xcr]\d|row_|partial_|load_|store_", plain) else plain
 
 
 def _number(value: float) -> str:

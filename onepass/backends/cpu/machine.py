@@ -39,7 +39,8 @@ def cache_folder() -> Path:
 
 
 @cache
-def _processor() -> tuple[str, str]:
+def processor() -> tuple[str, str]:
+    """The name and the features of this machine's processor, as LLVM calls them."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     return llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
@@ -47,7 +48,7 @@ def _processor() -> tuple[str, str]:
 
 @cache
 def _surroundings() -> str:
-    return "|".join([version("onepass"), version("numba"), version("llvmlite"), sys.platform, *_processor()])
+    return "|".join([version("onepass"), version("numba"), version("llvmlite"), sys.platform, *processor()])
 
 
 def load(source: str, real: str) -> int:
@@ -82,7 +83,7 @@ def _split(content: bytes) -> tuple[bytes, bytes]:
 
 
 def _target_machine() -> Any:
-    name, features = _processor()
+    name, features = processor()
     target = llvm.Target.from_default_triple()
     return target.create_target_machine(cpu=name, features=features, opt=3, codemodel="jitdefault")
 

@@ -70,12 +70,8 @@ def run(function: int, job: int, threads: int) -> None:
     if parallel is not None:
         parallel(function, job, threads, 0)
         return
-    import numba
-    from numba.core import config
-
-    from onepass.backends.cpu.compile import run_in_pool
+    from onepass.backends.cpu.compile import run_in_numbas_pool
 
     # Numba's simplest threading layer ends the process when two threads enter it together.
     with _pool_lock:
-        numba.set_num_threads(max(1, min(threads, config.NUMBA_NUM_THREADS)))  # pyright: ignore[reportAttributeAccessIssue]
-        run_in_pool(function, job, threads)
+        run_in_numbas_pool(function, job, threads)

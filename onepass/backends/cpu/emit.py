@@ -218,41 +218,9 @@ class _Writer:
 
 # What a kernel calls its own variables and the words it uses, so that no state may.
 _TAKEN = frozenset(
-    [
-        "p",
-        "g",
-        "i",
-        "job",
-        "chunk",
-        "chunks",
-        "tensor",
-        "tensors",
-        "values",
-        "partials",
-        "reduced",
-        "start",
-        "count",
-        "entry",
-        "row",
-        "length",
-        "first",
-        "argument",
-        "value",
-        "real",
-        "claim",
-        "call",
-        "put",
-        "accumulate",
-        "select",
-        "power",
-        "absolute",
-        "sqrt",
-        "exp",
-        "log",
-        "sign",
-        "maximum",
-        "minimum",
-    ]
+    {"p", "g", "i", "job", "chunk", "chunks", "tensor", "tensors", "values", "partials", "reduced", "start", "count"}
+    | {"entry", "row", "length", "first", "argument", "value", "real", "claim", "call", "put", "accumulate", "select"}
+    | {"power", "absolute", "sqrt", "exp", "log", "sign", "maximum", "minimum", "float"}
 )
 
 

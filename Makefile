@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test check format clean
+.PHONY: help demo test check bench format clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,13 @@ check: $(VENV)/.dev  ## format, lint, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+bench: $(VENV)/.bench  ## measure, and put the table and the plot into the README
+	$(BIN)/python -m benchmarks.cpu --readme
+
+$(VENV)/.bench: $(VENV)/.dev
+	$(PIP) --no-deps pytorch_optimizer torch-optimi
+	@touch $@
 
 format: $(VENV)/.dev  ## format and mend what the linter can
 	$(BIN)/ruff format .

@@ -369,3 +369,22 @@ def test_importing_is_light():
     code = f"import sys, onepass; print([name for name in {heavy!r} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_a_parameter_listed_twice_steps_once():
+    p, q = parameters(shapes=((3,), (3,)))
+    with pytest.warns(UserWarning, match="duplicate parameters"):
+        opt = onepass.SGD([p, q, p], lr=1.0)
+    before = p.detach().clone()
+    p.grad = torch.ones_like(p)
+    opt.step()
+    assert torch.allclose(before - p, torch.ones_like(p))
+    assert opt.state[p]["step"] == 1
+
+
+def test_a_reduction_over_complex_numbers_is_an_error():
+    p = torch.nn.Parameter(torch.ones(3, dtype=torch.complex64))
+    p.grad = torch.ones_like(p)
+    opt = onepass.SGD([p], transforms=[onepass.cautious()], backend="reference")
+    with pytest.raises(RuntimeError, match="reductions over complex parameters"):
+        opt.step()

@@ -119,6 +119,10 @@ class Optimizer(torch.optim.Optimizer):
             if whole["decay"] == "independent":
                 param_group["lr_peak"] = float(whole["lr"])
         super().add_param_group(param_group)
+        # A parameter that is listed twice, of which torch warns, steps once.
+        group = self.param_groups[-1]
+        if "param_names" not in group:
+            group["params"] = list(dict.fromkeys(group["params"]))
 
     def _check(self, group: Group) -> None:
         prefixed = [("", given) for given in self.built_in]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from onepass.compiler import equations as equations_of
 from onepass.lang import Applied, Rule
 from onepass.optim import classes
 from onepass.optim.groups import Group, compile_group, stages_of
+from onepass.optim.names import nearest
 from onepass.optim.optimizer import Optimizer
 from onepass.transforms import decay
 
@@ -40,9 +40,7 @@ class UnknownName(ValueError):
     """No optimizer or rule has this name; the message says which is nearest."""
 
     def __init__(self, what: str, name: str, known: Sequence[str]):
-        near = difflib.get_close_matches(name.lower(), known, 1, 0.4)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        super().__init__(f"unknown {what} {name!r}: {hint}known are {', '.join(known)}")
+        super().__init__(f"unknown {what} {name!r}: {nearest(name, known)}")
 
 
 def list_optimizers() -> list[str]:
@@ -88,9 +86,7 @@ def create(
     known = [key for key in inspect.signature(cls).parameters if key != "params"]
     for key in hyperparameters:
         if key not in known:
-            near = difflib.get_close_matches(key, known, 1, 0.4)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise TypeError(f"{cls.__name__} takes no {key!r}{hint} It takes {', '.join(known)}")
+            raise TypeError(f"{cls.__name__} takes no {key!r}; {nearest(key, known)}")
     return cls(params, **hyperparameters)
 
 

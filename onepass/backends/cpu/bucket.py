@@ -15,7 +15,7 @@ from onepass.backends.cpu import machine
 from onepass.backends.cpu.emit import FIRST_ADDRESS, ROW_LENGTH, ROW_OF_VALUES, Layout, emit, layout, phases
 from onepass.backends.gradients import refuse_sparse
 from onepass.compiler import Program, Situation, Variant, Work, on_host, walk
-from onepass.lang import Expr, Level
+from onepass.lang import OPS, Expr, Level
 
 # Elements of a chunk: enough to hide what claiming one costs, few enough for the threads to share the work evenly.
 CHUNK = 16384
@@ -63,6 +63,8 @@ def obstacle(p: torch.Tensor, program: Program) -> str | None:
         return f"a parameter is a {type(p.data).__name__} of layout {p.layout}"
     if p.dtype not in _STORAGE:
         return f"a parameter is of type {p.dtype}"
+    if p.is_complex() and _reduces(program):
+        return "a complex parameter meets a reduction"
     if not is_dense(p):
         return f"a parameter of shape {tuple(p.shape)} and strides {p.stride()} has holes or overlaps"
     if _rows_matter(program) and p.ndim > 1 and p.numel() and p.shape[0] > 1 and p.stride(0) * p.shape[0] != p.numel():
@@ -73,6 +75,12 @@ def obstacle(p: torch.Tensor, program: Program) -> str | None:
 @cache
 def _rows_matter(program: Program) -> bool:
     return any(node.level == Level.ROW for node in walk([program.parameter, *program.states.values()]))
+
+
+@cache
+def _reduces(program: Program) -> bool:
+    roots = [program.parameter, *program.states.values()]
+    return any(node.op in OPS and OPS[node.op].kind == "reduction" for node in walk(roots))
 
 
 class Launch:
@@ -92,10 +100,12 @@ class Launch:
         self.job = np.array([0, len(chunks), *addresses], dtype=np.int64)
         self.job_address = self.job.ctypes.data
 
+    def spans_the_model(self, phase: int) -> bool:
+        """Whether a phase ends in a reduction that needs the other launches' sums."""
+        return any(node.level == Level.MODEL for node in self.rounds[phase])
+
     def sums(self, phase: int) -> dict[Expr, Any]:
         """For each reduction of a phase, its value for each tensor (a sum still, where it is a mean over the model)."""
-        if phase >= len(self.rounds):
-            return {}
         nodes = self.rounds[phase]
         partials = self.partials.reshape(-1)[: len(self.chunks) * len(nodes)].reshape(len(self.chunks), len(nodes))
         result: dict[Expr, Any] = {}

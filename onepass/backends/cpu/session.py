@@ -19,6 +19,8 @@ from onepass.lang import Level
 # Below this many elements a step is over before a second thread has woken up.
 ALONE = 32768
 
+_SHARED = "parameters that share a reduction over the model must be updated by the same rule"
+
 # Runs a list of kernels, so that tensors of several programs or types need one launch all the same.
 _ALL = """\
 def kernel(job):
@@ -114,9 +116,7 @@ class _Plan:
             if active is not False
             for launch in bucket.launches(works, active)
         ]
-        for phase in range(max((len(launch.rounds) for launch in launches), default=0)):
-            _run([(launch, phase) for launch in launches if phase < len(launch.rounds)])
-            _reduce(launches, phase)
+        _run_reductions(launches)
         if launches:
             _run([(launch, len(launch.rounds)) for launch in launches])
         for bucket in self.buckets:
@@ -157,19 +157,34 @@ def _run_all() -> int:
     return machine.load(_ALL, "float64")
 
 
-def _reduce(launches: Sequence[Launch], phase: int) -> None:
+def _run_reductions(launches: Sequence[Launch]) -> None:
+    """Run the phases that only read.
+
+    One variant can need more of them than another before it comes to a reduction over the model; who has come there
+    waits for the rest.
+    """
+    finished = dict.fromkeys(launches, 0)
+    while waiting := [launch for launch in launches if finished[launch] < len(launch.rounds)]:
+        alone = [launch for launch in waiting if not launch.spans_the_model(finished[launch])]
+        if not alone and len(waiting) < len(launches):
+            raise RuntimeError(_SHARED)
+        jobs = [(launch, finished[launch]) for launch in alone or waiting]
+        _run(jobs)
+        _reduce(jobs)
+        for launch, phase in jobs:
+            finished[launch] = phase + 1
+
+
+def _reduce(jobs: Sequence[tuple[Launch, int]]) -> None:
     """Add up the partial sums of a phase, in an order that does not depend on the threads."""
-    sums = [launch.sums(phase) for launch in launches]
-    over_model = [
-        [node for node in launch.rounds[phase] if node.level == Level.MODEL] if phase < len(launch.rounds) else []
-        for launch in launches
-    ]
+    sums = [launch.sums(phase) for launch, phase in jobs]
+    over_model = [[node for node in part if node.level == Level.MODEL] for part in sums]
     if len({len(nodes) for nodes in over_model}) > 1:
-        raise RuntimeError("parameters that share a reduction over the model must be updated by the same rule")
-    count = sum(launch.elements for launch in launches)
+        raise RuntimeError(_SHARED)
+    count = sum(launch.elements for launch, _ in jobs)
     for nodes in zip(*over_model, strict=True):
         total = sum(float(part[node].sum()) for node, part in zip(nodes, sums, strict=True))
         for node, part in zip(nodes, sums, strict=True):
             part[node] = np.float64(total / count if node.op == "mean" else total)
-    for launch, part in zip(launches, sums, strict=True):
+    for (launch, _), part in zip(jobs, sums, strict=True):
         launch.learn(part)

@@ -26,12 +26,11 @@ def _run(arguments: list[str] | None) -> int:
 
     import onepass
     from onepass.cli import app
-    from onepass.study.errors import StudyError
-    from onepass.study.train import Interrupted
+    from onepass.study.errors import Interrupted, StudyError
 
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        return get_command(app).main(given or ["--help"], prog_name="onepass", standalone_mode=False) or 0
+        code = get_command(app).main(given or ["--help"], prog_name="onepass", standalone_mode=False) or 0
     except (StudyError, onepass.UnknownName) as error:
         return _fail(error, 2)
     except Interrupted as error:
@@ -44,6 +43,8 @@ def _run(arguments: list[str] | None) -> int:
         if format_message is None:
             raise
         return _fail(format_message(), 2)
+    # Typer makes this code of a Ctrl-C that no command answered, and says nothing.
+    return _fail("interrupted", code) if code == 130 else code
 
 
 def _fail(message: object, code: int) -> int:

@@ -240,3 +240,22 @@ def test_weight_decay_does_not_depend_on_the_order_of_options():
         lambda p: onepass.AdamW(p, weight_decay=0.1, transforms=[onepass.lookahead(), onepass.clip_value(0.5)]),
     )
     assert forward == 0
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+@pytest.mark.parametrize("shape", [(700, 900), (3, 5, 7), (64, 32, 3, 3), (1, 30000), (2, 1, 4), (5,)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_gradients_of_another_layout_are_brought_into_shape(name, shape, dtype):
+    """A library that trusts the parameter's strides mixes up the elements."""
+    torch.manual_seed(0)
+    backwards = tuple(reversed(range(len(shape))))
+    ours = torch.nn.Parameter(torch.randn(shape, dtype=dtype))
+    theirs = torch.nn.Parameter(ours.detach().clone())
+    mine, other = onepass.create(name, [ours], lr=0.1), onepass.create(name, [theirs], lr=0.1)
+    for t in range(4):
+        transposed = torch.randn(shape[::-1], dtype=dtype).permute(backwards)
+        ours.grad = (transposed, torch.randn((), dtype=dtype).expand(shape))[t % 2]
+        theirs.grad = torch.empty_like(theirs).copy_(ours.grad)
+        mine.step()
+        other.step()
+        assert torch.equal(ours, theirs)

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from onepass.backends.cpu import machine
-from onepass.backends.cpu.emit import FIRST_ADDRESS, ROW_LENGTH, ROW_OF_VALUES, Layout, emit, layout, phases
+from onepass.backends.cpu.emit import FIRST_ADDRESS, ROW_LENGTH, ROW_OF_VALUES, layout
+from onepass.backends.cpu.launch import Integers, Launch
 from onepass.backends.gradients import refuse_sparse
-from onepass.compiler import Program, Situation, Variant, Work, on_host, walk
-from onepass.lang import OPS, Expr, Level
+from onepass.compiler import Program, Situation, Variant, Work, walk
+from onepass.lang import OPS, Level
 
 # Elements of a chunk: enough to hide what claiming one costs, few enough for the threads to share the work evenly.
 CHUNK = 16384
@@ -35,12 +35,6 @@ _address, _stride, _size, _negated = torch.Tensor.data_ptr, torch.Tensor.stride,
 
 class Stale(Exception):
     """The tensors are no longer those that the tables were made for."""
-
-
-@cache
-def kernels(variant: Variant, arrays: Layout) -> tuple[int, ...]:
-    """The addresses of a variant's kernels, one a phase and the last one, compiled if need be."""
-    return tuple(machine.load(source, arrays.real) for source in emit(variant, arrays))
 
 
 def is_dense(x: torch.Tensor) -> bool:
@@ -81,52 +75,6 @@ def _rows_matter(program: Program) -> bool:
 def _reduces(program: Program) -> bool:
     roots = [program.parameter, *program.states.values()]
     return any(node.op in OPS and OPS[node.op].kind == "reduction" for node in walk(roots))
-
-
-class Launch:
-    """Tensors of a bucket that share a variant, with the job that its kernels are called with."""
-
-    def __init__(self, bucket: Bucket, variant: Variant, rows: int, chunks: npt.NDArray[np.int64], tensors: int):
-        self.bucket, self.variant = bucket, variant
-        self.rounds = phases(variant)
-        self.columns = {node: i for i, node in enumerate(node for nodes in self.rounds for node in nodes)}
-        self.kernels = kernels(variant, bucket.layout)
-        self.chunks = chunks
-        self.elements = int(chunks[:, 2].sum())
-        self.values = np.zeros((rows, max(1, len(variant.row))))
-        self.partials = np.zeros((len(chunks), max((len(nodes) for nodes in self.rounds), default=0)))
-        self.reduced = np.zeros((tensors, len(self.columns)))
-        addresses = (array.ctypes.data for array in (chunks, bucket.table, self.values, self.partials, self.reduced))
-        self.job = np.array([0, len(chunks), *addresses], dtype=np.int64)
-        self.job_address = self.job.ctypes.data
-
-    def spans_the_model(self, phase: int) -> bool:
-        """Whether a phase ends in a reduction that needs the other launches' sums."""
-        return any(node.level == Level.MODEL for node in self.rounds[phase])
-
-    def sums(self, phase: int) -> dict[Expr, Any]:
-        """For each reduction of a phase, its value for each tensor (a sum still, where it is a mean over the model)."""
-        nodes = self.rounds[phase]
-        partials = self.partials.reshape(-1)[: len(self.chunks) * len(nodes)].reshape(len(self.chunks), len(nodes))
-        result: dict[Expr, Any] = {}
-        for i, node in enumerate(nodes):
-            total = np.bincount(self.chunks[:, 0], partials[:, i], len(self.reduced))
-            per_tensor = node.op == "mean" and node.level == Level.TENSOR
-            result[node] = total / np.maximum(self.bucket.counts, 1) if per_tensor else total
-        return result
-
-    def learn(self, values: dict[Expr, Any]) -> None:
-        """Give the kernels the reductions that are known now."""
-        for node, value in values.items():
-            self.reduced[:, self.columns[node]] = value
-
-    def reports(self) -> dict[str, float]:
-        """What the variant's transforms report of the step."""
-        if not self.variant.reports:
-            return {}
-        values = {f"row[{i}]": value for i, value in enumerate(self.values[0].tolist())}
-        known: dict[Expr, Any] = {node: float(self.reduced[0, column]) for node, column in self.columns.items()}
-        return {name: float(on_host(value, values, known)) for name, value in self.variant.reports.items()}
 
 
 class Bucket:
@@ -170,12 +118,12 @@ class Bucket:
         self.nothing = [None] * len(self.params)
         # The counters as the last step left them, if they were all alike: (their bytes, count, scalar states).
         self.alike: tuple[bytes, float, tuple[float, ...]] | None = None
-        # Of the step under way: who takes part with what scalar states after it, and copies made of gradients.
+        # Of the step under way: who takes part, with what scalar states after it; gradients in another layout.
         self.pending: list[tuple[int | slice, tuple[float, ...]]] = []
         self.taking_part: list[torch.Tensor] = []
-        self.borrowed: list[torch.Tensor] = []
+        self.strangers: dict[int, torch.Tensor] = {}
 
-    def _cut(self) -> npt.NDArray[np.int64]:
+    def _cut(self) -> Integers:
         """The chunk table: for each chunk its tensor, its first element and its number of elements."""
         rows = _rows_matter(self.program) and self.ndim > 1
         chunks: list[tuple[int, int, int]] = []
@@ -199,7 +147,7 @@ class Bucket:
             for state, view in zip(self.states, views, strict=True):
                 state[key] = view
 
-    def gather(self) -> npt.NDArray[np.int64] | bool | None:
+    def gather(self) -> Integers | bool | None:
         """Check that every tensor is where the table says, and enter the gradients.
 
         Returns:
@@ -210,7 +158,7 @@ class Bucket:
             RuntimeError: a gradient is sparse.
         """
         self.pending.clear()
-        self.borrowed.clear()
+        self.strangers.clear()
         if (
             not all(map(is_, map(getitem, self.state_dicts, self.state_keys), self.state_tensors))
             or list(map(_address, self.placed)) != self.places
@@ -231,15 +179,14 @@ class Bucket:
             or list(map(_size, grads)) != self.sizes
             or any(map(_negated, grads))
         ):
-            grads = self._like_the_parameters(grads)
+            grads = self._set_strangers_apart(grads)
         self.table[:, FIRST_ADDRESS + 1] = list(map(_address, grads))
         return active
 
-    def _like_the_parameters(self, grads: list[Any]) -> list[Any]:
-        """Gradients of another layout or type, copied to that of their parameters for this step."""
+    def _set_strangers_apart(self, grads: list[Any]) -> list[Any]:
+        """Note the gradients of another layout or type than their parameters; others take their place in the table."""
         refuse_sparse(self.program.name, self.params)
-        result: list[Any] = []
-        for p, g, dtype in zip(self.params, grads, self.dtypes, strict=True):
+        for i, (p, g, dtype) in enumerate(zip(self.params, grads, self.dtypes, strict=True)):
             if p.dtype != dtype:
                 raise Stale
             if g.shape != p.shape:
@@ -247,15 +194,13 @@ class Bucket:
                     f"{self.program.name}: the gradient of a parameter of shape {tuple(p.shape)} "
                     f"has the shape {tuple(g.shape)}"
                 )
-            if g.stride() != p.stride() or g.dtype != p.dtype or g.is_neg() or g.is_conj():
-                g = torch.empty_like(p).copy_(g)
-                self.borrowed.append(g)
-            result.append(g)
-        return result
+            if p.numel() and (g.stride() != p.stride() or g.dtype != dtype or g.is_neg() or g.is_conj()):
+                self.strangers[i] = g
+        return [self.params[i] if i in self.strangers else g for i, g in enumerate(grads)]
 
-    def launches(self, works: Sequence[Work], active: npt.NDArray[np.int64] | None) -> list[Launch]:
+    def launches(self, works: Sequence[Work], active: Integers | None) -> list[Launch]:
         """What to run for the parameters that take part, and note what is to be settled afterwards."""
-        alike = self._counts_alike() if active is None else None
+        alike = self._counts_alike() if active is None and not self.strangers else None
         if alike is None:
             return self._mixed(works, range(len(self.params)) if active is None else active.tolist())
         return self._usual(works, *alike)
@@ -281,7 +226,8 @@ class Bucket:
             return self._mixed(works, range(len(self.params)))
         launch = self.usual.get(variant)
         if launch is None:
-            launch = self.usual[variant] = Launch(self, variant, len(self.groups), self.chunks, len(self.params))
+            launch = Launch(variant, self.layout, self.table, self.chunks, self.counts, len(self.groups))
+            self.usual[variant] = launch
         if self.alike is None:
             self.table[:, ROW_OF_VALUES] = self.usual_rows
         for row, situation in zip(launch.values, situations, strict=True):
@@ -291,7 +237,7 @@ class Bucket:
         return [launch] if len(self.chunks) else []
 
     def _mixed(self, works: Sequence[Work], members: Sequence[int]) -> list[Launch]:
-        """Some take part, or their step counts differ: a row of step values for each situation."""
+        """Some take part, their step counts differ or a gradient needs copying: a row for each situation."""
         self.alike = None
         self.taking_part = [self.params[i] for i in members]
         rows: dict[Variant, dict[Any, tuple[int, Situation]]] = {}
@@ -312,7 +258,11 @@ class Bucket:
         for variant, cases in rows.items():
             chunks = self.chunks[np.isin(self.chunks[:, 0], owners[variant])]
             if len(chunks):
-                launch = Launch(self, variant, len(cases), chunks, len(self.params))
+                chunks = chunks[np.argsort(np.isin(chunks[:, 0], list(self.strangers)), kind="stable")]
+                strangers = {i: g for i, g in self.strangers.items() if i in owners[variant]}
+                launch = Launch(
+                    variant, self.layout, self.table, chunks, self.counts, len(cases), strangers, self.params
+                )
                 for number, situation in cases.values():
                     launch.values[number, : len(situation.row)] = situation.row
                 launches.append(launch)
@@ -329,4 +279,4 @@ class Bucket:
             everyone = self.taking_part is self.params
             self.alike = (self._counter_bytes(), float(self.steps[0]), self.pending[0][1]) if everyone else None
         self.pending.clear()
-        self.borrowed.clear()
+        self.strangers.clear()

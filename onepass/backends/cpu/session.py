@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from onepass.backends.cpu import machine, threads
-from onepass.backends.cpu.bucket import Bucket, Launch, Stale, obstacle
+from onepass.backends.cpu.bucket import Bucket, Stale, obstacle
+from onepass.backends.cpu.launch import Launch
 from onepass.compiler import Program, Work, walk
 from onepass.lang import Level
 
@@ -137,19 +138,22 @@ def _spans_the_model(program: Program) -> bool:
 
 
 def _run(jobs: Sequence[tuple[Launch, int]]) -> None:
-    """Run the kernel of a phase for each launch, all of them in one visit to the pool."""
+    """Run the kernel of a phase for each launch, all in one visit to the pool; then the gradients to be copied first."""
     count = torch.get_num_threads() if sum(launch.elements for launch, _ in jobs) > ALONE else 1
-    for launch, _ in jobs:
-        launch.job[0] = 0
-    if len(jobs) == 1:
-        launch, phase = jobs[0]
-        threads.run(launch.kernels[phase], launch.job_address, count)
-        return
-    listed = np.array(
-        [len(jobs), *chain.from_iterable((launch.kernels[phase], launch.job_address) for launch, phase in jobs)],
-        dtype=np.int64,
-    )
-    threads.run(_run_all(), listed.ctypes.data, count)
+    for launch, phase in jobs:
+        launch.aim(phase, 0, launch.own)
+    calls = [(launch.kernels[phase], launch.job_address) for launch, phase in jobs if launch.own]
+    if len(calls) == 1:
+        threads.run(*calls[0], count)
+    elif calls:
+        listed = np.array([len(calls), *chain.from_iterable(calls)], dtype=np.int64)
+        threads.run(_run_all(), listed.ctypes.data, count)
+    for launch, phase in jobs:
+        for batch in launch.batches:
+            copies = batch.borrow()
+            launch.aim(phase, batch.first, batch.last)
+            threads.run(launch.kernels[phase], launch.job_address, count)
+            copies.clear()
 
 
 @cache

@@ -1,7 +1,9 @@
 """The examples of the documentation run, and what the README quotes is what the program prints."""
 
+import ast
 import doctest
 import importlib
+import inspect
 import pkgutil
 import re
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import onepass
+from onepass import rules
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -47,10 +50,11 @@ def test_readme_quotes_the_equations_that_are_printed():
 
 
 def test_readme_quotes_the_rule_as_it_is():
-    import inspect
+    def body(source):
+        functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+        (adam,) = [function for function in functions if function.name == "adam"]
+        statements = adam.body[1:] if ast.get_docstring(adam) else adam.body
+        return [ast.unparse(adam.args), *map(ast.unparse, statements)]
 
-    from onepass import rules
-
-    body = inspect.getsource(rules.adam.function).partition('"""\n')[2].rpartition("\n")[0].strip()
-    body = body.partition('"""\n')[2] if '"""' in body else body
-    assert body.strip() in README
+    quoted = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "def adam" in block)
+    assert body(quoted) == body(inspect.getsource(inspect.getmodule(rules.adam.function)))

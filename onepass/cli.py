@@ -41,6 +41,7 @@ def train(
     batch_size: Annotated[str | None, typer.Option(help="Examples in a batch, or full.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides weights, order and dropout.  [default: 0]")] = None,
     device: Device = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.  [default: as many as torch takes]")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="A hyperparameter: NAME=VALUE.")] = None,
     then: Annotated[str | None, typer.Option(help="Optimizer to go on with once the first stops improving.")] = None,
     then_lr: Annotated[float | None, typer.Option(help="Its learning rate.")] = None,
@@ -72,6 +73,7 @@ def train(
         "batch_size": _batch_size(batch_size),
         "seed": seed,
         "device": device,
+        "threads": threads,
         "options": read_options(set_) if set_ else None,
         "then": _then(then, then_lr, then_weight_decay, read_options(then_set or [], "--then-set"), patience),
     }
@@ -114,7 +116,7 @@ def compare(
         str, typer.Option(help="NAME[:OPTION=VALUE[;OPTION=VALUE...]],..., or all.")
     ] = DEFAULT_OPTIMIZERS,
     lr_grid: Annotated[str, typer.Option(help="Learning rates that every optimizer is tuned over.")] = DEFAULT_GRID,
-    tuning_seeds: Annotated[int, typer.Option(help="Tuning runs at each learning rate.")] = 2,
+    tuning_seeds: Annotated[int, typer.Option(help="Tuning runs at each learning rate.")] = 3,
     seeds: Annotated[int, typer.Option(help="Final runs of each optimizer, on seeds that tuning never saw.")] = 10,
     seed: Annotated[int, typer.Option(help="The first of the final seeds.")] = 0,
     schedule: Annotated[str, typer.Option(help="constant, step, cosine or onecycle.")] = "cosine",

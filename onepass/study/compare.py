@@ -10,16 +10,15 @@ from pathlib import Path
 from rich.console import Console
 
 from onepass.study.environment import describe_environment
-from onepass.study.errors import StudyError
+from onepass.study.errors import Interrupted, StudyError
 from onepass.study.ledger import Ledger, task_fingerprint, trial_key
-from onepass.study.plan import Plan, Trial, parse_candidates, parse_grid, seed_ranges
+from onepass.study.plan import THREADS, Plan, Trial, parse_candidates, parse_grid, seed_ranges
 from onepass.study.pool import Pool, cores
 from onepass.study.progress import Progress
 from onepass.study.report import render
 from onepass.study.results import Finished, Results, Subject, tuned_lr
 from onepass.study.table import print_results
 from onepass.study.task import BatchSize, Task
-from onepass.study.train import Interrupted
 from onepass.study.training import check
 
 TRIALS = "trials.jsonl"
@@ -103,7 +102,12 @@ def compare(
         subject=Subject(spec, task.name, task.metric.name, task.metric.higher_is_better, task.optimum, task.notes),
         plan=plan,
         finished=tuple(finished),
-        environment={**describe_environment(plan.device), "date": now, "workers": workers, "threads_per_worker": 1},
+        environment={
+            **describe_environment(plan.device),
+            "date": now,
+            "workers": workers,
+            "threads_per_worker": THREADS,
+        },
         command=command,
     )
     report = render(results, folder)

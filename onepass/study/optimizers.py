@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 import onepass
-from onepass.study.errors import StudyError, nearest
+from onepass.optim.names import nearest
+from onepass.study.errors import StudyError
 from onepass.study.record import Options
 from onepass.study.task import Task
 
@@ -35,8 +36,7 @@ def make_optimizer(
     if name.lower() == task.optimizer.lower():
         lr = task.lr if lr is None else lr
         weight_decay = task.weight_decay if weight_decay is None else weight_decay
-    prescribed = {each.lower(): values for each, values in task.options.items()}.get(name.lower(), {})
-    chosen = {**prescribed, **dict(options)}
+    chosen = dict(complete_options(task, name, options))
     try:
         _check_names(name, chosen)
         return onepass.create(name, parameters, lr=lr, weight_decay=weight_decay, **chosen)
@@ -44,6 +44,12 @@ def make_optimizer(
         raise StudyError(str(error)) from error
     except (ValueError, TypeError) as error:
         raise StudyError(f"optimizer {name}: {error}") from error
+
+
+def complete_options(task: Task, name: str, options: Options) -> Options:
+    """What the task prescribes for the optimizer `name`, and `options` over it, in name order."""
+    prescribed = {each.lower(): values for each, values in task.options.items()}.get(name.lower(), {})
+    return tuple(sorted({**prescribed, **dict(options)}.items()))
 
 
 def _check_names(name: str, chosen: dict[str, Any]) -> None:

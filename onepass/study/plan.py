@@ -10,7 +10,7 @@ import torch
 
 import onepass
 from onepass.study.errors import StudyError
-from onepass.study.optimizers import make_optimizer, read_options
+from onepass.study.optimizers import complete_options, make_optimizer, read_options
 from onepass.study.record import Options, Settings
 from onepass.study.task import BatchSize, Task
 
@@ -19,6 +19,9 @@ DEFAULT_GRID = "1e-4,3e-4,1e-3,3e-3,1e-2,3e-2,1e-1,3e-1,1"
 
 # Tuning seeds start here, final seeds at 0, so that no final run ever repeats what a setting was chosen on.
 TUNING_SEED = 1_000_000
+
+# Of each trial: the parallel processes take up the other cores, and the numbers do not depend on how many there are.
+THREADS = 1
 
 Stage = Literal["tuning", "final"]
 
@@ -109,6 +112,7 @@ class Plan:
             batch_size=self.batch_size,
             seed=trial.seed,
             device=self.device,
+            threads=THREADS,
             options=trial.candidate.options,
         )
 
@@ -135,8 +139,7 @@ def _parse_candidate(spec: str, task: Task, weight_decay: float) -> Candidate:
     for option, remedy in {"lr": "--lr-grid", "weight_decay": "--weight-decay"}.items():
         if any(pair.partition("=")[0].strip() == option for pair in pairs):
             raise StudyError(f"--optimizers {spec!r}: {option} is the same for every candidate; set it with {remedy}")
-    prescribed = {each.lower(): values for each, values in task.options.items()}.get(name.lower(), {})
-    options = tuple(sorted({**prescribed, **dict(read_options(pairs, "--optimizers"))}.items()))
+    options = complete_options(task, name, read_options(pairs, "--optimizers"))
     parameter = torch.nn.Parameter(torch.zeros(2, 2))
     made = make_optimizer(task, name, [parameter], 1e-3, weight_decay, options)
     return Candidate(name.lower(), type(made).__name__, options)

@@ -14,8 +14,6 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TypeVar
 
-import torch
-
 from onepass.study.errors import StudyError
 from onepass.study.record import Outcome, Settings
 from onepass.study.task import load_task
@@ -32,7 +30,7 @@ def cores() -> int:
 class Pool:
     """Worker processes for the trials of one task; a context manager that leaves no process behind.
 
-    A trial's numbers do not depend on `workers`: each runs alone in a process with one thread, whatever their number.
+    A trial's numbers do not depend on `workers`: each runs alone in a process.
     """
 
     def __init__(self, spec: str, data_dir: Path | None, workers: int) -> None:
@@ -74,7 +72,6 @@ def _start_worker() -> None:
     if parent is not None:
         # A worker waits for work on a pipe that it holds open itself: without this it would outlive a killed parent.
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
-    torch.set_num_threads(1)
 
 
 _load_once = functools.cache(load_task)

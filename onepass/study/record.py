@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
+from statistics import median_low
 from typing import Any
 
 from onepass.study.task import BatchSize
@@ -41,6 +43,7 @@ class Settings:
             (none, or 0.3 for "onecycle").
         batch_size: examples in a batch, or "full"; None: the task's.
         device: as torch names it.
+        threads: of torch on the CPU; None: as many as torch takes of itself. The last bits can depend on it.
         options: further hyperparameters of the optimizer, in name order.
         then: the optimizer that takes over, if any.
     """
@@ -54,6 +57,7 @@ class Settings:
     warmup: float | None = None
     batch_size: BatchSize | None = None
     device: str = "cpu"
+    threads: int | None = None
     options: Options = ()
     then: Then | None = None
 
@@ -79,7 +83,8 @@ class Epoch:
     """One pass over the training data, as it stood at its end.
 
     `step` counts optimizer steps since the start; `seconds` is the training time since the start, validation and
-    checkpoints not counted, and `optimizer_seconds` the part of it inside `optimizer.step()`. `train_loss` is the mean
+    checkpoints not counted, and `optimizer_seconds` the part of it inside `optimizer.step()`: both count the moments in
+    which a kernel is compiled, mostly in the first epoch. `train_loss` is the mean
     over the epoch's examples, each under the weights it met; the validation figures are under the weights at the end.
     `lr` is that of the epoch's last step.
     """
@@ -112,6 +117,22 @@ class Outcome:
     steps: int
     seconds: float
     optimizer_seconds: float
+
+    @property
+    def step_seconds(self) -> float:
+        """What one optimizer step took: the mean over an epoch's steps, and of these the median over the epochs.
+
+        So the occasional dearer step of a rule counts in full, and the compiling of a kernel, which falls into one
+        epoch, not at all; of an even number of epochs the lower middle one is taken.
+        """
+        before = [(0, 0.0), *((epoch.step, epoch.optimizer_seconds) for epoch in self.history)]
+        means = [(to - since) / (end - start) for (start, since), (end, to) in pairwise(before)]
+        return median_low(means) if means else self.optimizer_seconds / max(self.steps, 1)
+
+    @property
+    def step_share(self) -> float:
+        """The share of the training time, in [0, 1], that its steps take by `step_seconds`."""
+        return self.steps * self.step_seconds / self.seconds if self.seconds else 0.0
 
     def to_json(self) -> dict[str, Any]:
         """The outcome as plain JSON types; a number that is not finite becomes null."""

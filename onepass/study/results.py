@@ -65,8 +65,8 @@ class Row:
 
     low, high: 95 % bootstrap interval of the median. behind_low, behind_high: the corrected interval of the median
     paired difference to the leader, positive where the leader is better. edge: "lowest" or "highest" if the tuned
-    learning rate is an end of the grid. seconds: median training time of a run. step_ms: median time in one optimizer
-    step, milliseconds. step_share: median share of training time spent there, 0 to 1.
+    learning rate is an end of the grid. seconds: median training time of a run. step_ms, step_share: medians of
+    `Outcome.step_seconds`, in milliseconds, and of `Outcome.step_share`.
     """
 
     candidate: Candidate
@@ -147,12 +147,8 @@ class Results:
             behind_high=standing.behind_high,
             test_loss=_median_loss(finals),
             seconds=float(median([each.outcome.seconds for each in finals])),
-            step_ms=float(
-                median([1e3 * each.outcome.optimizer_seconds / max(each.outcome.steps, 1) for each in finals])
-            ),
-            step_share=float(
-                median([each.outcome.optimizer_seconds / max(each.outcome.seconds, 1e-12) for each in finals])
-            ),
+            step_ms=float(median([1e3 * each.outcome.step_seconds for each in finals])),
+            step_share=float(median([each.outcome.step_share for each in finals])),
             diverged=standing.diverged,
             tuning_diverged=sum(each.outcome.diverged for each in tuning),
         )

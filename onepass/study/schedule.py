@@ -15,7 +15,8 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
-from onepass.study.errors import StudyError, nearest
+from onepass.optim.names import nearest
+from onepass.study.errors import StudyError
 
 SCHEDULES = ("constant", "step", "cosine", "onecycle")
 ONECYCLE_WARMUP = 0.3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,14 +13,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from onepass.study import checkpoint as checkpoints
-from onepass.study.errors import StudyError
+from onepass.study.errors import Interrupted, StudyError
 from onepass.study.record import Epoch, Outcome, Settings
 from onepass.study.task import Task
 from onepass.study.training import fit
-
-
-class Interrupted(Exception):
-    """Ctrl-C during a run; its text says what is saved and how to go on."""
 
 
 def default_checkpoint(task: Task) -> Path:
@@ -167,10 +162,9 @@ def _summary(task: Task, settings: Settings, outcome: Outcome, checkpoint: Path)
     if task.optimum is not None:
         gap = abs(outcome.test_metric - task.optimum)
         yield f"best possible {task.metric.name} {task.optimum:.5f}: a gap of {gap:.5f}"
-    share = outcome.optimizer_seconds / outcome.seconds if outcome.seconds else math.nan
     yield (
-        f"{outcome.steps} steps in {outcome.seconds:.1f} s, {share:.0%} of it in the optimizer's step; "
-        f"checkpoint {checkpoint}"
+        f"{outcome.steps} steps in {outcome.seconds:.1f} s; a step of the optimizer takes "
+        f"{1e3 * outcome.step_seconds:.3f} ms, {outcome.step_share:.0%} of that; checkpoint {checkpoint}"
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def fit(
 
     The seed alone decides the initial weights, the order of the examples and all else that is random, so that runs
     which differ only in the optimizer start from the same weights and see the same batches. (It sets the global random
-    numbers of torch, Python and numpy. The last bits can change with the machine and with torch's number of threads.)
+    numbers of torch, Python and numpy. The last bits can change with the machine and with the number of threads.)
     The weights judged on the test data are those at the end.
 
     Args:
@@ -71,7 +72,8 @@ def fit(
     if on_start is not None:
         on_start()
     # cuDNN would otherwise choose, by timing, among algorithms whose last bits differ.
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+    repeatable = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+    with repeatable, _threads(settings.threads):
         while run.epoch < settings.epochs:
             if run.is_stalled():
                 run.switch()
@@ -91,6 +93,8 @@ def check(settings: Settings) -> None:
     """`StudyError` for a setting out of its range, with the value and the range."""
     check_schedule(settings.schedule, settings.warmup)
     _device(settings.device)
+    if settings.threads is not None and settings.threads < 1:
+        raise StudyError(f"threads {settings.threads} is not a positive number")
     if settings.epochs < 1:
         raise StudyError(f"epochs {settings.epochs} is not a positive number")
     if not 0 <= settings.seed < 2**32:
@@ -310,6 +314,16 @@ class _Run:
         self.best_loss, self.best_epoch, self.best_weights = best["loss"], best["epoch"], best["weights"]
         self.shuffle.set_state(state["shuffle"])
         checkpoints.restore_random_state(state["random"], self.device)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if count is None else count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _device(name: str) -> torch.device:

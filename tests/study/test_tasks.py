@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from onepass.study.errors import StudyError, nearest
+from onepass.optim.names import nearest
+from onepass.study.errors import StudyError
 from onepass.study.record import Settings
 from onepass.study.task import DATA_DIR_VARIABLE, load_task, task_names
 from onepass.study.tasks import airfoil, cifar10

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from onepass.study.errors import StudyError, nearest
+from onepass.optim.names import nearest
+from onepass.study.errors import StudyError
 from onepass.study.task import Task
 from onepass.study.tasks import airfoil, cifar10, digits, user
 

@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from onepass.study.errors import StudyError, nearest
+from onepass.optim.names import nearest
+from onepass.study.errors import StudyError
 from onepass.study.task import Task
 
 

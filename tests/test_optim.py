@@ -2,7 +2,10 @@
 
 import copy
 import io
+import os
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -362,9 +365,6 @@ def test_transforms_put_their_hyperparameters_in_the_groups():
 
 
 def test_importing_is_light():
-    import subprocess
-    import sys
-
     heavy = ["matplotlib", "optuna", "triton", "jax", "typer", "rich", "sklearn", "numba", "scipy", "jinja2"]
     code = f"import sys, onepass; print([name for name in {heavy!r} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -388,3 +388,29 @@ def test_a_reduction_over_complex_numbers_is_an_error():
     opt = onepass.SGD([p], transforms=[onepass.cautious()], backend="reference")
     with pytest.raises(RuntimeError, match="reductions over complex parameters"):
         opt.step()
+
+
+def test_a_numba_that_does_not_work_means_the_reference_and_one_warning(tmp_path):
+    """Broken, not absent: it is found, and importing it raises."""
+    (tmp_path / "numba").mkdir()
+    (tmp_path / "numba" / "__init__.py").write_text("raise SystemError('initialization of _internal failed')")
+    code = """
+import warnings, torch, onepass
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    for backend in (None, None, "cpu"):
+        p = torch.nn.Parameter(torch.ones(3))
+        p.grad = torch.ones(3)
+        try:
+            onepass.SGD([p], lr=1.0, backend=backend).step()
+            print(p.tolist())
+        except RuntimeError as error:
+            print("refused:", error)
+print(len(caught), caught[0].message)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "ONEPASS_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    lines = done.stdout.splitlines()
+    assert lines[:2] == ["[0.0, 0.0, 0.0]"] * 2, done.stderr
+    assert lines[2].startswith("refused: backend='cpu' cannot serve: Numba cannot be imported")
+    assert lines[3].startswith("1 onepass: the reference runs, not a compiled kernel: Numba cannot be imported")

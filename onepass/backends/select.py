@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import TYPE_CHECKING
 
 from onepass.backends import reference
 from onepass.backends.gradients import refuse_sparse
 from onepass.compiler import Work
+
+if TYPE_CHECKING:
+    from onepass.backends.cpu.session import Session
 
 BACKENDS = ("cpu", "reference")
 
@@ -32,7 +37,13 @@ def choose(backend: str | None) -> str:
 def missing() -> str | None:
     """Why there can be no compiled kernels here, or None if there can."""
     absent = [name for name in ("numba", "llvmlite") if importlib.util.find_spec(name) is None]
-    return f"{' and '.join(absent)} cannot be imported: pip install numba" if absent else None
+    if absent:
+        return f"{' and '.join(absent)} cannot be imported: pip install numba"
+    try:
+        importlib.import_module("llvmlite.binding")
+    except Exception as error:
+        return f"llvmlite does not work here ({error}): pip install --force-reinstall numba"
+    return None
 
 
 class Runner:
@@ -40,14 +51,22 @@ class Runner:
 
     def __init__(self, backend: str | None = None):
         self.backend = choose(backend)
-        self.session = None
+        self.insists = backend is not None
+        self.session: Session | None = None
         if self.backend == "cpu":
-            if missing():
-                _say_once(f"no compiled kernels: {missing()}")
+            reason = missing()
+            if reason:
+                self._do_without(reason)
             else:
                 from onepass.backends.cpu.session import Session
 
                 self.session = Session()
+
+    def _do_without(self, reason: str) -> None:
+        if self.insists:
+            raise RuntimeError(f"backend='cpu' cannot serve: {reason}")
+        self.session = None
+        _say_once(f"the reference runs, not a compiled kernel: {reason}")
 
     def step(self, works: Sequence[Work], *, differentiable: bool = False) -> Mapping[str, float]:
         """Take one step of all parameters that have a gradient.
@@ -56,19 +75,29 @@ class Runner:
             What transforms report of the step; nothing if no parameter has a gradient.
 
         Raises:
-            RuntimeError: a gradient is sparse; nothing has been changed then.
+            RuntimeError: a gradient is sparse, or ``backend="cpu"`` was asked for and nothing can be compiled. Nothing has
+                been changed then.
         """
-        if self.session is None or differentiable:
-            for work in works:
-                refuse_sparse(work.program.name, work.params)
-            return reference.step(works, differentiable=differentiable)
-        rest = self.session.gather(works)
-        if self.session.why():
+        if self.session is not None and not differentiable:
+            from onepass.backends.cpu.machine import CannotCompile
+
+            try:
+                return self._run_kernels(self.session, works)
+            except CannotCompile as error:
+                self._do_without(str(error))
+        for work in works:
+            refuse_sparse(work.program.name, work.params)
+        return reference.step(works, differentiable=differentiable)
+
+    def _run_kernels(self, session: Session, works: Sequence[Work]) -> Mapping[str, float]:
+        rest = session.gather(works)
+        reasons = session.why()
+        if reasons:
             for work in rest:
                 refuse_sparse(work.program.name, work.params)
-            _say_once(f"the reference runs, not a compiled kernel: {'; '.join(self.session.why())}")
-        reports = self.session.run(works)
-        return {**reference.step(rest), **reports} if self.session.why() else reports
+            _say_once(f"the reference runs, not a compiled kernel: {'; '.join(reasons)}")
+        reports = session.run(works)
+        return {**reference.step(rest), **reports} if reasons else reports
 
 
 @cache

@@ -31,6 +31,7 @@ _STORAGE = {
 }
 _gradient, _dtype = attrgetter("grad"), attrgetter("dtype")
 _address, _stride, _size, _negated = torch.Tensor.data_ptr, torch.Tensor.stride, torch.Tensor.numel, torch.Tensor.is_neg
+_conjugated = torch.Tensor.is_conj
 
 
 class Stale(Exception):
@@ -178,6 +179,7 @@ class Bucket:
             or list(map(_dtype, grads)) != self.dtypes
             or list(map(_size, grads)) != self.sizes
             or any(map(_negated, grads))
+            or (self.params[0].is_complex() and any(map(_conjugated, grads)))
         ):
             grads = self._set_strangers_apart(grads)
         self.table[:, FIRST_ADDRESS + 1] = list(map(_address, grads))

@@ -48,7 +48,14 @@ def processor() -> tuple[str, str]:
 
 @cache
 def _surroundings() -> str:
-    return "|".join([version("onepass"), version("numba"), version("llvmlite"), sys.platform, *processor()])
+    """All that a kernel's machine code depends on besides its source; what the words mean stands in two files here."""
+    words = b"".join(path.read_bytes() for path in (Path(__file__), Path(__file__).with_name("compile.py")))
+    meaning = hashlib.sha256(words).hexdigest()
+    return "|".join([meaning, version("numba"), version("llvmlite"), sys.platform, *processor()])
+
+
+class CannotCompile(RuntimeError):
+    """Numba does not work here."""
 
 
 def load(source: str, real: str) -> int:
@@ -57,6 +64,9 @@ def load(source: str, real: str) -> int:
     Args:
         source: what `emit` wrote.
         real: the type of its arithmetic.
+
+    Raises:
+        CannotCompile: it is not in the cache, and Numba does not work here.
     """
     key = hashlib.sha256(f"{_surroundings()}|{real}|{source}".encode()).hexdigest()[:32]
     path = cache_folder() / f"{key}.o"
@@ -67,8 +77,10 @@ def load(source: str, real: str) -> int:
                 return _link(machine_code)
     except OSError:
         pass
-    from onepass.backends.cpu.compile import compile_source
-
+    try:
+        from onepass.backends.cpu.compile import compile_source
+    except Exception as error:
+        raise CannotCompile(f"Numba cannot be imported ({error}): pip install --force-reinstall numba") from error
     with _lock:
         text, symbol = compile_source(source, real)
         machine_code = _assemble(text, symbol)
@@ -95,7 +107,9 @@ def _assemble(text: str, symbol: str) -> bytes:
     if foreign:
         raise RuntimeError(f"the kernel calls {', '.join(sorted(foreign))}, which is no function of the C library")
     renamed = text.replace(f'@"{symbol}"', "@kernel").replace(f"@{symbol}(", "@kernel(")
-    module = llvm.parse_assembly(renamed)
+    # The processor's estimate of 1 / sqrt(x), refined, is NaN where x is infinite and differs between processors.
+    exact = re.sub(r"^(define .*)\{$", r'\1"reciprocal-estimates"="none" {', renamed, flags=re.MULTILINE)
+    module = llvm.parse_assembly(exact)
     module.verify()
     return _target_machine().emit_object(module)
 

@@ -138,7 +138,7 @@ def _spans_the_model(program: Program) -> bool:
 
 
 def _run(jobs: Sequence[tuple[Launch, int]]) -> None:
-    """Run the kernel of a phase for each launch in one visit to the pool; then where gradients are to be copied first."""
+    """Run the kernel of a phase for each launch, in one visit to the pool; then for gradients to be copied first."""
     count = torch.get_num_threads() if sum(launch.elements for launch, _ in jobs) > ALONE else 1
     for launch, phase in jobs:
         launch.aim(phase, 0, launch.own)

@@ -361,7 +361,8 @@ PICTURES: dict[str, Picture] = {
     ),
     "step-time.png": Picture(
         "Time in the optimizer's step",
-        "Median over the final runs, measured while the other workers ran: compare the bars with one another.",
+        "Median over the final runs, without the compiling of kernels, measured while the other workers ran: compare "
+        "the bars with one another.",
         draw_step_time,
     ),
 }

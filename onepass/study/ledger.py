@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import onepass
+from onepass.backends.select import choose
 from onepass.study.environment import versions
 from onepass.study.errors import StudyError
 from onepass.study.record import Outcome, Settings
@@ -27,13 +28,14 @@ def trial_key(task: str, settings: Settings, evaluate_test: bool) -> str:
     """A digest of all that determines a trial's numbers.
 
     task: what `task_fingerprint` returned. Two trials with one key are the same computation: same task, settings,
-    versions of Python and the packages that compute, and source of this one.
+    versions of Python and the packages that compute, backend, and source of this package.
     """
     determined_by = {
         "task": task,
         "settings": settings.to_json(),
         "evaluate_test": evaluate_test,
         "versions": versions(),
+        "backend": choose(None),
         "source": _package_digest(),
     }
     return _digest(json.dumps(determined_by, sort_keys=True).encode())

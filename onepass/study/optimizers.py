@@ -6,12 +6,10 @@ import ast
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 import onepass
-from onepass.optim.names import nearest
 from onepass.study.errors import StudyError
 from onepass.study.record import Options
 from onepass.study.task import Task
@@ -38,7 +36,6 @@ def make_optimizer(
         weight_decay = task.weight_decay if weight_decay is None else weight_decay
     chosen = dict(complete_options(task, name, options))
     try:
-        _check_names(name, chosen)
         return onepass.create(name, parameters, lr=lr, weight_decay=weight_decay, **chosen)
     except onepass.UnknownName as error:
         raise StudyError(str(error)) from error
@@ -50,14 +47,6 @@ def complete_options(task: Task, name: str, options: Options) -> Options:
     """What the task prescribes for the optimizer `name`, and `options` over it, in name order."""
     prescribed = {each.lower(): values for each, values in task.options.items()}.get(name.lower(), {})
     return tuple(sorted({**prescribed, **dict(options)}.items()))
-
-
-def _check_names(name: str, chosen: dict[str, Any]) -> None:
-    if chosen:
-        known = set(onepass.create(name, [torch.nn.Parameter(torch.zeros(1))]).defaults) - set(NOT_OPTIONS)
-        for each in chosen:
-            if each not in known:
-                raise ValueError(f"no hyperparameter {each!r}; {nearest(each, known)}")
 
 
 def read_options(pairs: Iterable[str], flag: str = "--set") -> Options:

@@ -123,7 +123,7 @@ class Outcome:
         """What one optimizer step took: the mean over an epoch's steps, and of these the median over the epochs.
 
         So the occasional dearer step of a rule counts in full, and the compiling of a kernel, which falls into one
-        epoch, not at all; of an even number of epochs the lower middle one is taken.
+        epoch, not at all unless it is the only one. Of an even number of epochs the lower middle one is taken.
         """
         before = [(0, 0.0), *((epoch.step, epoch.optimizer_seconds) for epoch in self.history)]
         means = [(to - since) / (end - start) for (start, since), (end, to) in pairwise(before)]

@@ -162,9 +162,10 @@ def _summary(task: Task, settings: Settings, outcome: Outcome, checkpoint: Path)
     if task.optimum is not None:
         gap = abs(outcome.test_metric - task.optimum)
         yield f"best possible {task.metric.name} {task.optimum:.5f}: a gap of {gap:.5f}"
+    compiled = ", with the compiling of its kernels" if len(outcome.history) == 1 else ""
     yield (
         f"{outcome.steps} steps in {outcome.seconds:.1f} s; a step of the optimizer takes "
-        f"{1e3 * outcome.step_seconds:.3f} ms, {outcome.step_share:.0%} of that; checkpoint {checkpoint}"
+        f"{1e3 * outcome.step_seconds:.3f} ms, {outcome.step_share:.0%} of that{compiled}; checkpoint {checkpoint}"
     )
 
 

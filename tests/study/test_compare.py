@@ -232,19 +232,20 @@ def test_a_killed_worker_is_one_line_and_its_elders_are_kept(run):
 
 def test_ctrl_c_says_how_far_it_got_and_leaves_no_process_behind():
     line = f"mine.py:make_task {SMALL} --epochs 100 --workers 2".split()
-    process = subprocess.Popen(
+    kept = Path("out/trials.jsonl")
+    with subprocess.Popen(
         [sys.executable, "-m", "onepass", "compare", *line],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
         env={**os.environ, "PYTHONPATH": str(Path(comparison.__file__).parents[2])},
-    )
-    kept = Path("out/trials.jsonl")
-    while process.poll() is None and not (kept.exists() and kept.read_text().count("\n")):
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    ) as process:
+        while not (kept.exists() and kept.read_text().count("\n")):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=30)
     done = kept.read_text().count("\n")
     assert process.returncode == 130
     assert (

@@ -60,8 +60,8 @@ def test_digits_is_the_default_task(run):
 def test_every_option_reaches_the_run(run):
     code, _, err = run(
         "train digits --optimizer sgd --lr 0.5 --weight-decay 0.1 --schedule cosine --warmup 0.1 --epochs 2 "
-        "--batch-size 100 --seed 7 --device cpu --threads 1 --set momentum=0.9 --set nesterov=True --then adam --then-lr 0.25 "
-        "--then-weight-decay 0.2 --then-set betas=(0.5,0.6) --patience 4 --checkpoint here/c.pt"
+        "--batch-size 100 --seed 7 --device cpu --threads 1 --set momentum=0.9 --set nesterov=True --then adam "
+        "--then-lr 0.25 --then-weight-decay 0.2 --then-set betas=(0.5,0.6) --patience 4 --checkpoint here/c.pt"
     )
     assert (code, err) == (0, "")
     settings = checkpoints.read_settings(Path("here/c.pt"))
@@ -111,7 +111,7 @@ def test_a_diverged_run_leaves_no_half_result(run):
 MISTAKES = {
     "train digts": "unknown task 'digts'; did you mean 'digits'",
     "train --optimizer adma": "unknown optimizer 'adma'",
-    "train --set bets=1": "no hyperparameter 'bets'; did you mean 'betas'",
+    "train --set bets=1": "AdamW takes no 'bets'; did you mean 'betas'",
     "train --set betas": "--set 'betas' is not NAME=VALUE",
     "train --then-set lr=1 --then sgd": "lr has an option of its own, --then-lr",
     "train --then-lr 1": "--then-lr 1.0 is about a second optimizer; name it with --then",
@@ -197,6 +197,29 @@ def test_help_names_every_option_of_the_run(run):
     out = run("train --help")[1]
     for option in ("optimizer", "lr", "schedule", "warmup", "batch-size", "set", "then", "then-lr", "resume"):
         assert f"--{option} " in out
+
+
+def test_ctrl_c_before_anything_is_trained_is_one_line(run, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("onepass.cli.load_task", interrupt)
+    assert run("train") == (130, "", "onepass: interrupted\n")
+
+
+def test_ctrl_c_while_the_package_loads_is_one_line():
+    slow = Path("slow/onepass")
+    slow.mkdir(parents=True)
+    (slow / "__init__.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)")
+    paths = ["slow", str(Path(__file__).parents[2])]
+    code = f"import sys; sys.path[:0] = {paths}; import onepass_console; onepass_console.main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "loading\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "onepass: interrupted\n")
 
 
 def test_ctrl_c_says_what_is_saved_and_how_to_go_on():

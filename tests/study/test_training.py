@@ -106,6 +106,34 @@ def test_losses_and_metrics_are_means_over_examples():
     assert 0 < epoch.optimizer_seconds < epoch.seconds
 
 
+def test_a_steps_time_counts_its_dear_steps_and_not_the_compiling_of_kernels():
+    outcome = fit(tiny_task(), Settings("adam", epochs=3), evaluate_test=False)
+    # Seconds in the optimizer's step by the end of each epoch of 8 steps: the first compiles, a step takes 2 ms.
+    spent = (1.0, 1.016, 1.032)
+    history = tuple(
+        dataclasses.replace(epoch, optimizer_seconds=seconds)
+        for epoch, seconds in zip(outcome.history, spent, strict=True)
+    )
+    timed = dataclasses.replace(outcome, history=history, seconds=2.0)
+    assert timed.step_seconds == pytest.approx(0.002)
+    assert timed.step_share == pytest.approx(24 * 0.002 / 2)
+    assert dataclasses.replace(timed, history=history[:1]).step_seconds == pytest.approx(1 / 8)
+    assert dataclasses.replace(timed, history=(), optimizer_seconds=0.6).step_seconds == pytest.approx(0.6 / 24)
+
+
+def test_threads_are_set_for_the_run_alone():
+    seen = []
+
+    def loss(outputs, targets):
+        seen.append(torch.get_num_threads())
+        return nn.functional.cross_entropy(outputs, targets)
+
+    before = torch.get_num_threads()
+    fit(tiny_task(loss=loss), Settings("sgd", epochs=1, threads=before + 1))
+    assert set(seen) == {before + 1}
+    assert torch.get_num_threads() == before
+
+
 def test_a_loaders_own_generator_decides_nothing_and_is_left_alone():
     own = torch.Generator().manual_seed(5)
     before = own.get_state()
@@ -170,7 +198,7 @@ def test_bad_options(text, complaint):
 
 
 def test_bad_hyperparameters_name_the_nearest():
-    with pytest.raises(StudyError, match="optimizer adam: no hyperparameter 'bets'; did you mean 'betas'"):
+    with pytest.raises(StudyError, match="optimizer adam: Adam takes no 'bets'; did you mean 'betas'"):
         made(tiny_task(), "adam", options=(("bets", 1),))
     with pytest.raises(StudyError, match="unknown optimizer 'adma'"):
         made(tiny_task(), "adma")

@@ -81,7 +81,7 @@ def test_the_positional_arguments_are_those_of_torch(name):
 
     ours, theirs = getattr(onepass, name), getattr(torch.optim, name)
     assert positional(ours) == positional(theirs)
-    assert keywords(ours) == {**keywords(theirs), "transforms": (), "backend": None}
+    assert keywords(ours) == {**keywords(theirs), "transforms": (), "skip_nonfinite": False, "backend": None}
 
 
 @pytest.mark.usefixtures("float64_default")

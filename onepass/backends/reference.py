@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from onepass.compiler import Program, Situation, Work, on_arrays
+from onepass.compiler import GUARD, Program, Situation, Work, on_arrays
 from onepass.lang import Expr, Level
 
 
@@ -26,9 +26,11 @@ def step(
     """
     updates = [update for work in works for update in _updates(work, precision, differentiable)]
     _reduce_over_the_model(updates)
-    for update in updates:
-        update.finish(differentiable)
-    return {name: float(updates[0].value(r)) for name, r in updates[0].variant.reports.items()} if updates else {}
+    reports = {name: float(updates[0].value(r)) for name, r in updates[0].variant.reports.items()} if updates else {}
+    if not reports.get(GUARD, 0) > 0:
+        for update in updates:
+            update.finish(differentiable)
+    return reports
 
 
 def real(x: torch.Tensor) -> torch.Tensor:

@@ -2,10 +2,11 @@
 
 from onepass.compiler.equations import equations, text
 from onepass.compiler.interpret import on_arrays, on_host
-from onepass.compiler.program import Program, Situation, Variant, Work, compile_rule, initial_value, walk
+from onepass.compiler.program import GUARD, Program, Situation, Variant, Work, compile_rule, initial_value, walk
 from onepass.compiler.trace import Stage, Trace, trace
 
 __all__ = [
+    "GUARD",
     "Program",
     "Situation",
     "Stage",

@@ -31,6 +31,10 @@ def walk(roots: Iterable[Expr], stop: frozenset[Expr] = frozenset()) -> Iterator
         yield from visit(root)
 
 
+# A step in which a report of this name is not zero writes nothing.
+GUARD = "nonfinite"
+
+
 @dataclass(frozen=True, eq=False)
 class Variant:
     """A program with every step-level decision made: what one launch computes.
@@ -40,7 +44,7 @@ class Variant:
         states: for the key of each tensor state that this variant changes, its new value. A state that it leaves
             alone is not here, and one that it does not read either is never touched.
         row: the step values, to be computed on the host; the expressions above hold ``row[0]``, ... in their place.
-        reductions: the reductions among them, innermost first: each ends a phase.
+        reductions: the reductions among them and in ``reports``, innermost first: each ends a phase.
         reads: the names of the symbols that are loaded for every element: ``p``, ``g``, ``state.KEY``.
         reports: what to offer after the step; reductions over the model, or made of them.
     """
@@ -158,11 +162,12 @@ class Program:
         parameter = rebuild(parameter, hoisted, hoists)
         states = {key: rebuild(new, hoisted, hoists) for key, new in states.items()}
         nodes = list(walk([parameter, *states.values()]))
-        reductions = tuple(node for node in nodes if node.op in OPS and OPS[node.op].kind == "reduction")
         reports = {
             name: rebuild(simplify(rebuild(value, chosen, decided), simpler), hoisted, hoists)
             for name, value in self.reports.items()
         }
+        everything = walk([*reports.values(), parameter, *states.values()])
+        reductions = tuple(node for node in everything if node.op in OPS and OPS[node.op].kind == "reduction")
         return Variant(parameter, states, tuple(row), reductions, _elements(nodes), reports)
 
 
@@ -183,7 +188,8 @@ def compile_rule(rule: Rule, stages: tuple[Stage, ...] = ()) -> Program:
     new = {key: simplify(value, memo) for key, value in traced.states.items()}
     states = {key: value for key, value in new.items() if key not in traced.scalars}
     initial = {key: simplify(value, memo) for key, value in traced.initial.items()}
-    nodes = list(walk([parameter, *new.values(), *initial.values()]))
+    reports = {name: simplify(value, memo) for name, value in traced.reports.items()}
+    nodes = list(walk([parameter, *new.values(), *initial.values(), *reports.values()]))
     supplied = dict.fromkeys(node.data for node in nodes if node.op == "symbol" and node.level == Level.STEP)
     decisions = dict.fromkeys(node.args[0] for node in walk([parameter, *states.values()]) if _is_decision(node))
     return Program(
@@ -193,7 +199,7 @@ def compile_rule(rule: Rule, stages: tuple[Stage, ...] = ()) -> Program:
         scalars={key: value for key, value in new.items() if key in traced.scalars},
         initial=initial,
         precise=traced.precise,
-        reports={name: simplify(value, memo) for name, value in traced.reports.items()},
+        reports=reports,
         hyperparameters=tuple(n for n in supplied if n not in ("t", "ndim") and not n.startswith("state.")),
         decisions=tuple(decisions),
     )

@@ -1,6 +1,7 @@
 """The optimizers: torch's constructors where torch has the optimizer, and the rule that each one runs.
 
-Every class takes what its signature names, and what `Optimizer` documents: ``transforms``, ``maximize``, torch's flags.
+Every class takes what its signature names, and what `Optimizer` documents: ``transforms``,
+``skip_nonfinite``, ``backend``, ``maximize`` and torch's flags.
 Throughout, ``lr`` >= 0 may be a float or a tensor of one element, ``betas`` lie in [0, 1), ``eps`` >= 0, and
 ``weight_decay`` is a float >= 0, in the form that the class names, or `onepass.decay.l2(x)`, `decoupled(x)` or
 `independent(x)`, which say it outright. Hyperparameters changed in ``param_groups`` take effect at the next step.
@@ -58,8 +59,9 @@ class SGD(Optimizer):
 
     def __init__(
         self, params: Any, lr: Number = 1e-3, momentum: float = 0, dampening: float = 0, weight_decay: Decay = 0,
-        nesterov: bool = False, *, transforms: Sequence[Applied] = (), backend: str | None = None,
-        maximize: bool = False, foreach: bool | None = None, differentiable: bool = False, fused: bool | None = None,
+        nesterov: bool = False, *, transforms: Sequence[Applied] = (), skip_nonfinite: bool = False,
+        backend: str | None = None, maximize: bool = False, foreach: bool | None = None, differentiable: bool = False,
+        fused: bool | None = None,
     ):  # fmt: skip
         super().__init__(params, _given(locals()))
 
@@ -103,8 +105,8 @@ class Adagrad(Optimizer):
     def __init__(
         self, params: Any, lr: Number = 1e-2, lr_decay: float = 0, weight_decay: Decay = 0,
         initial_accumulator_value: float = 0, eps: float = 1e-10, foreach: bool | None = None, *,
-        transforms: Sequence[Applied] = (), backend: str | None = None, maximize: bool = False,
-        differentiable: bool = False, fused: bool | None = None,
+        transforms: Sequence[Applied] = (), skip_nonfinite: bool = False, backend: str | None = None,
+        maximize: bool = False, differentiable: bool = False, fused: bool | None = None,
     ):  # fmt: skip
         super().__init__(params, _given(locals()))
 
@@ -128,8 +130,8 @@ class Adadelta(Optimizer):
 
     def __init__(
         self, params: Any, lr: Number = 1.0, rho: float = 0.9, eps: float = 1e-6, weight_decay: Decay = 0,
-        foreach: bool | None = None, *, transforms: Sequence[Applied] = (), backend: str | None = None,
-        capturable: bool = False, maximize: bool = False, differentiable: bool = False,
+        foreach: bool | None = None, *, transforms: Sequence[Applied] = (), skip_nonfinite: bool = False,
+        backend: str | None = None, capturable: bool = False, maximize: bool = False, differentiable: bool = False,
     ):  # fmt: skip
         super().__init__(params, _given(locals()))
 
@@ -157,7 +159,7 @@ class RMSprop(Optimizer):
         self, params: Any, lr: Number = 1e-2, alpha: float = 0.99, eps: float = 1e-8, weight_decay: Decay = 0,
         momentum: float = 0, centered: bool = False, capturable: bool = False, foreach: bool | None = None,
         maximize: bool = False, differentiable: bool = False, *, transforms: Sequence[Applied] = (),
-        backend: str | None = None,
+        skip_nonfinite: bool = False, backend: str | None = None,
     ):  # fmt: skip
         super().__init__(params, _given(locals()))
 
@@ -214,8 +216,9 @@ class Adam(_AdamFamily):
     def __init__(
         self, params: Any, lr: Number = 1e-3, betas: tuple[Number, Number] = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: Decay = 0, amsgrad: bool = False, *, transforms: Sequence[Applied] = (),
-        backend: str | None = None, foreach: bool | None = None, maximize: bool = False, capturable: bool = False,
-        differentiable: bool = False, fused: bool | None = None, decoupled_weight_decay: bool = False,
+        skip_nonfinite: bool = False, backend: str | None = None, foreach: bool | None = None, maximize: bool = False,
+        capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
+        decoupled_weight_decay: bool = False,
     ):  # fmt: skip
         _agree(self, weight_decay, decoupled_weight_decay)
         super().__init__(params, _given(locals()))
@@ -247,8 +250,8 @@ class AdamW(_AdamFamily):
     def __init__(
         self, params: Any, lr: Number = 1e-3, betas: tuple[Number, Number] = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: Decay = 1e-2, amsgrad: bool = False, *, transforms: Sequence[Applied] = (),
-        backend: str | None = None, maximize: bool = False, foreach: bool | None = None, capturable: bool = False,
-        differentiable: bool = False, fused: bool | None = None,
+        skip_nonfinite: bool = False, backend: str | None = None, maximize: bool = False, foreach: bool | None = None,
+        capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
     ):  # fmt: skip
         defaults = _given(locals()) | {"decoupled_weight_decay": True}
         super().__init__(params, defaults)
@@ -274,7 +277,8 @@ class Adamax(Optimizer):
     def __init__(
         self, params: Any, lr: Number = 2e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: Decay = 0, foreach: bool | None = None, *, transforms: Sequence[Applied] = (),
-        backend: str | None = None, maximize: bool = False, differentiable: bool = False, capturable: bool = False,
+        skip_nonfinite: bool = False, backend: str | None = None, maximize: bool = False,
+        differentiable: bool = False, capturable: bool = False,
     ):  # fmt: skip
         super().__init__(params, _given(locals()))
 
@@ -304,8 +308,8 @@ class NAdam(Optimizer):
     def __init__(
         self, params: Any, lr: Number = 2e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: Decay = 0, momentum_decay: float = 4e-3, decoupled_weight_decay: bool = False, *,
-        transforms: Sequence[Applied] = (), backend: str | None = None, foreach: bool | None = None,
-        maximize: bool = False, capturable: bool = False, differentiable: bool = False,
+        transforms: Sequence[Applied] = (), skip_nonfinite: bool = False, backend: str | None = None,
+        foreach: bool | None = None, maximize: bool = False, capturable: bool = False, differentiable: bool = False,
     ):  # fmt: skip
         _agree(self, weight_decay, decoupled_weight_decay)
         super().__init__(params, _given(locals()))
@@ -335,8 +339,8 @@ class RAdam(Optimizer):
     def __init__(
         self, params: Any, lr: Number = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: Decay = 0, decoupled_weight_decay: bool = False, *, transforms: Sequence[Applied] = (),
-        backend: str | None = None, foreach: bool | None = None, maximize: bool = False, capturable: bool = False,
-        differentiable: bool = False,
+        skip_nonfinite: bool = False, backend: str | None = None, foreach: bool | None = None, maximize: bool = False,
+        capturable: bool = False, differentiable: bool = False,
     ):  # fmt: skip
         _agree(self, weight_decay, decoupled_weight_decay)
         super().__init__(params, _given(locals()))
@@ -362,8 +366,8 @@ class Yogi(Optimizer):
 
     def __init__(
         self, params: Any, lr: Number = 1e-2, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-3,
-        weight_decay: Decay = 0, *, transforms: Sequence[Applied] = (), backend: str | None = None,
-        maximize: bool = False, differentiable: bool = False,
+        weight_decay: Decay = 0, *, transforms: Sequence[Applied] = (), skip_nonfinite: bool = False,
+        backend: str | None = None, maximize: bool = False, differentiable: bool = False,
     ):  # fmt: skip
         super().__init__(params, _given(locals()))
 
@@ -393,7 +397,8 @@ class Ranger(Optimizer):
     def __init__(
         self, params: Any, lr: Number = 1e-3, betas: tuple[float, float] = (0.95, 0.999), eps: float = 1e-5,
         weight_decay: Decay = 0, k: int = 6, alpha: float = 0.5, *, transforms: Sequence[Applied] = (),
-        backend: str | None = None, maximize: bool = False, differentiable: bool = False,
+        skip_nonfinite: bool = False, backend: str | None = None, maximize: bool = False,
+        differentiable: bool = False,
     ):  # fmt: skip
         super().__init__(params, _given(locals()))
 

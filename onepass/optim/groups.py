@@ -60,9 +60,12 @@ def stages_of(transforms: Sequence[Applied]) -> tuple[Stage, ...]:
     return tuple(Stage(given.transform, f"{given.transform.name}_") for given in transforms)
 
 
-def compile_group(rule: Rule, stages: tuple[Stage, ...], form: str, group: Mapping[str, Any]) -> Program:
-    """The program of a group: its rule under ``maximize``, the stages and, unless it is zero, weight decay."""
-    first = (Stage(maximize),) if group["maximize"] else ()
+def compile_group(
+    rule: Rule, stages: tuple[Stage, ...], form: str, group: Mapping[str, Any], first: tuple[Stage, ...] = ()
+) -> Program:
+    """The program of a group: its rule after ``first`` and ``maximize``, the stages and, unless zero, weight decay."""
+    if group["maximize"]:
+        first += (Stage(maximize),)
     has_own = "weight_decay" in rule.hyperparameters
     last = (Stage(decay.FORMS[form]),) if group["weight_decay"] != 0 and not has_own else ()
     return compile_rule(rule, first + stages + last)
@@ -74,7 +77,7 @@ def host_values(program: Program, group: Group) -> dict[str, float]:
     for name, key, index in _places(program):
         if name == "lr_max":
             values[name] = _lr_max(group)
-        else:
+        elif key in group:
             values[name] = float(group[key] if index is None else group[key][index])
     return values
 

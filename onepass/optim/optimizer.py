@@ -11,8 +11,9 @@ import torch
 
 from onepass.backends.reference import real
 from onepass.backends.select import Runner, choose
-from onepass.compiler import Program, Stage, Work, initial_value
+from onepass.compiler import GUARD, Program, Stage, Work, initial_value
 from onepass.lang import Applied, Rule
+from onepass.optim.checkpoint import in_the_order_of_names, restore
 from onepass.optim.groups import (
     Group,
     check_group,
@@ -22,7 +23,7 @@ from onepass.optim.groups import (
     settle_decay,
     stages_of,
 )
-from onepass.transforms import average
+from onepass.transforms import average, unscale, watch
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -34,14 +35,18 @@ class Optimizer(torch.optim.Optimizer):
         transforms: changes to the rule, such as ``[clip_value(1.0), lookahead(k=5)]``. Each transforms the gradient,
             the direction or the parameter (see `onepass.lang.Transform`), in the given order. Their hyperparameters
             stand in the parameter groups under ``lookahead_k``, ``lookahead_alpha``, ... and can be changed there.
+        skip_nonfinite: leave everything as it is, step counts included, in a step where any gradient holds a NaN or an
+            infinity. ``opt.skipped_steps`` counts them.
         backend: ``"cpu"`` or ``"reference"``; None takes what ``ONEPASS_BACKEND`` says, else the fastest that serves.
 
     What torch's flags mean here:
 
     - ``maximize``: climb instead of descending.
     - ``differentiable``: autograd follows the step, through gradients and states.
-    - ``foreach``, ``fused``: torch's choice between its own loops. Every value is served by the one kernel that takes
-      all tensors at once; where none can be compiled the reference runs, and one warning says why.
+    - ``foreach``: torch's choice between its own loops. Every value is served by the one kernel that takes all
+      tensors at once; where none can be compiled the reference runs, and one warning says why.
+    - ``fused``: as ``foreach``, and True lets a ``GradScaler`` leave unscaling and skipping to the step, as torch's
+      fused optimizers do. The gradients themselves stay scaled.
     - ``capturable``: True asks for steps that a CUDA graph can replay; that raises, for step counts live on the host.
 
     Raises:
@@ -64,6 +69,10 @@ class Optimizer(torch.optim.Optimizer):
         self.transforms: tuple[Applied, ...] = tuple(defaults.pop("transforms"))
         self.backend: str | None = defaults.pop("backend")
         choose(self.backend)
+        self.skip_nonfinite: bool = defaults.pop("skip_nonfinite")
+        self.skipped_steps = 0
+        # What torch's GradScaler asks before it leaves unscaling and skipping to the step itself.
+        self._step_supports_amp_scaling = bool(defaults.get("fused"))
         settle_decay(name, defaults)
         defaults.update(check_transforms(name, self.transforms, defaults))
         self._check_flags(defaults)
@@ -92,8 +101,11 @@ class Optimizer(torch.optim.Optimizer):
         """The compiled program of a parameter group as it stands now."""
         if isinstance(group["weight_decay"], Applied):
             settle_decay(type(self).__name__, group)
+        first = (Stage(unscale),) if getattr(self, "grad_scale", None) is not None else ()
+        if self.skip_nonfinite:
+            first += (Stage(watch),)
         stages = self.stages_for(group) + stages_of(self.transforms)
-        return compile_group(self.rule_for(group), stages, self.decay_form_of(group), group)
+        return compile_group(self.rule_for(group), stages, self.decay_form_of(group), group, first)
 
     def decay_form_of(self, group: Group) -> str:
         """The form of a group's weight decay: as given outright, else by torch's flag, else the class's own."""
@@ -153,7 +165,8 @@ class Optimizer(torch.optim.Optimizer):
             What the closure returned, else None.
 
         Raises:
-            RuntimeError: a gradient is sparse; nothing has been changed then.
+            RuntimeError: a gradient is sparse where the rule or a transform spans more than an element, or the averages
+                are in place. Nothing has been changed then.
         """
         loss = None
         if closure is not None:
@@ -161,10 +174,15 @@ class Optimizer(torch.optim.Optimizer):
                 loss = closure()
         if self._averages_are_in:
             raise RuntimeError(f"{type(self).__name__}: step inside `with opt.averaged()`; leave it first")
+        found_inf = getattr(self, "found_inf", None)
+        if found_inf is not None and float(found_inf) > 0:
+            return loss
         differentiable = self.defaults["differentiable"]
         with torch.set_grad_enabled(differentiable):
             works = [self._work(group) for group in self.param_groups]
-            self._reports = self._runner().step(works, differentiable=differentiable) or self._reports
+            reports = self._runner().step(works, differentiable=differentiable)
+        self.skipped_steps += reports.get(GUARD, 0) > 0
+        self._reports = reports or self._reports
         return loss
 
     @property
@@ -213,7 +231,11 @@ class Optimizer(torch.optim.Optimizer):
 
     def _work(self, group: Group) -> Work:
         program = self.program(group)
-        return Work(program, host_values(program, group), group["params"], self._state_of)
+        values = host_values(program, group)
+        scale = getattr(self, "grad_scale", None)
+        if scale is not None:
+            values["inverse_scale"] = 1 / float(scale)
+        return Work(program, values, group["params"], self._state_of)
 
     # States
 
@@ -246,7 +268,8 @@ class Optimizer(torch.optim.Optimizer):
     # Copies and checkpoints
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "transforms": self.transforms, "backend": self.backend}
+        own = ("transforms", "backend", "skip_nonfinite", "skipped_steps", "_step_supports_amp_scaling")
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -260,19 +283,22 @@ class Optimizer(torch.optim.Optimizer):
         States keep the type they were saved in, so that a round trip is exact. Hyperparameters come from the
         checkpoint, those it lacks from the constructor.
 
+        With named parameters on both sides, states go to the parameters of the same names, whatever their order.
+
         Raises:
-            ValueError: the groups do not match this optimizer's.
+            ValueError: the groups do not match this optimizer's, or the names do not.
         """
         final: list[dict[str, Any]] = []
-        handle = self.register_load_state_dict_pre_hook(lambda _, loaded: final.append(loaded))
+
+        def adapt(_: Any, loaded: dict[str, Any]) -> dict[str, Any]:
+            final.append(in_the_order_of_names(type(self).__name__, self.param_groups, loaded))
+            return final[0]
+
+        # Registered last, it sees what the user's own hooks have made of the dict.
+        handle = self.register_load_state_dict_pre_hook(adapt)
         try:
             super().load_state_dict(state_dict)
         finally:
             handle.remove()
-        for group, saved in zip(self.param_groups, final[0]["param_groups"], strict=True):
-            on_host_keys = {"step", *self.program(group).scalars}
-            for p, index in zip(group["params"], saved["params"], strict=True):
-                for key, value in final[0]["state"].get(index, {}).items():
-                    if isinstance(value, torch.Tensor):
-                        device = torch.device("cpu") if key in on_host_keys else p.device
-                        self.state[p][key] = value.detach().clone().to(device)
+        on_host = [frozenset({"step", *self.program(group).scalars}) for group in self.param_groups]
+        restore(self.param_groups, self.state, final[0], on_host)

@@ -94,7 +94,7 @@ def optimizer(rule: Rule, *, weight_decay: str = "decoupled", name: str | None =
     """The optimizer class of a rule.
 
     Its constructor takes ``params``, ``lr``, the rule's hyperparameters in their order, ``weight_decay``, and by
-    keyword ``transforms``, ``backend``, ``maximize`` and ``differentiable``.
+    keyword ``transforms``, ``skip_nonfinite``, ``backend``, ``maximize`` and ``differentiable``.
 
     Args:
         rule: what `onepass.rule` made.
@@ -121,7 +121,7 @@ def optimizer(rule: Rule, *, weight_decay: str = "decoupled", name: str | None =
         raise ValueError(f"weight_decay is the name of a form, one of {', '.join(decay.FORMS)}, not {weight_decay!r}")
     title = name or "".join(part.capitalize() for part in rule.name.split("_"))
     positional = {"lr": rule.lr, **rule.hyperparameters, "weight_decay": 0.0}
-    keyword = {"transforms": (), "backend": None, "maximize": False, "differentiable": False}
+    keyword = {"transforms": (), "skip_nonfinite": False, "backend": None, "maximize": False, "differentiable": False}
     kind = inspect.Parameter
     signature = inspect.Signature(
         [kind("params", kind.POSITIONAL_OR_KEYWORD)]

@@ -1,6 +1,6 @@
 """What can be done to a gradient before a rule sees it."""
 
-from onepass.lang import maximum, mean, minimum, norm, transform, where
+from onepass.lang import absolute, maximum, mean, minimum, norm, sum_, transform, where
 
 
 @transform
@@ -45,3 +45,15 @@ def clip_adaptive(g, p, ndim, *, clipping=0.01, eps=1e-3):
 def centralize(g, ndim):
     """Gradient centralisation: take from each row (a neuron's weights, a filter) its mean; vectors are left alone."""
     return where(ndim > 1, g - mean(g, over="row"), g)
+
+
+@transform
+def unscale(g, *, inverse_scale):
+    """Undo a gradient scaler's loss scale."""
+    return g * inverse_scale
+
+
+@transform(reports={"nonfinite": lambda g: sum_(where(absolute(g) < float("inf"), 0.0, 1.0), over="model")})
+def watch(g):
+    """Count the elements of all gradients that are NaN or infinite; a step that finds any writes nothing."""
+    return g

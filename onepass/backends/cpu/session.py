@@ -14,7 +14,7 @@ import torch
 from onepass.backends.cpu import machine, threads
 from onepass.backends.cpu.bucket import Bucket, Stale, obstacle
 from onepass.backends.cpu.launch import Launch
-from onepass.compiler import Program, Work, walk
+from onepass.compiler import GUARD, Program, Work, walk
 from onepass.lang import Level
 
 # Below this many elements a step is over before a second thread has woken up.
@@ -118,11 +118,14 @@ class _Plan:
             for launch in bucket.launches(works, active)
         ]
         _run_reductions(launches)
+        reports = launches[0].reports() if launches else {}
+        if reports.get(GUARD, 0) > 0:
+            return reports
         if launches:
             _run([(launch, len(launch.rounds)) for launch in launches])
         for bucket in self.buckets:
             bucket.settle()
-        return launches[0].reports() if launches else {}
+        return reports
 
 
 @cache

@@ -47,7 +47,6 @@ def to_html(results: Results, pictures: dict[str, bytes]) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(show=show, show_gap=show_gap, show_interval=show_interval)
-    best = results.rows[0]
     return environment.get_template("report.html.j2").render(
         results=results,
         subject=results.subject,
@@ -56,7 +55,6 @@ def to_html(results: Results, pictures: dict[str, bytes]) -> str:
         verdict=results.verdict,
         sentence=verdict_sentence(results),
         remarks=remarks(results),
-        code=best.candidate.code(best.lr, results.plan.weight_decay),
         facts=facts(results),
         pictures=[(picture, base64.b64encode(pictures[name]).decode()) for name, picture in PICTURES.items()],
     )

@@ -123,6 +123,12 @@ class Results:
             self._row(candidates[standing.label], place) for place, standing in enumerate(self.verdict.standings)
         )
 
+    @property
+    def code(self) -> str | None:
+        """The line that makes the leader for a ``model``; None if at least half of its final runs diverged."""
+        best = self.rows[0]
+        return best.candidate.code(best.lr, self.plan.weight_decay) if math.isfinite(best.median) else None
+
     def of(self, candidate: Candidate, stage: str) -> list[Finished]:
         """The candidate's trials of one stage, in the plan's order."""
         return [each for each in self.finished if each.trial.candidate == candidate and each.trial.stage == stage]

@@ -13,13 +13,13 @@ from onepass.study.results import Results, remarks, show, show_interval, verdict
 
 def print_results(results: Results, report: Path, console: Console) -> None:
     """The ranking, the verdict, the line to paste and where the report is."""
-    best = results.rows[0]
     console.print(ranking_table(results, roomy=console.width >= 100))
     console.print()
     console.print(Text(verdict_sentence(results), style="bold"))
     for remark in remarks(results):
         console.print(Text(remark))
-    console.print(Text("\n" + best.candidate.code(best.lr, results.plan.weight_decay), style="cyan"), soft_wrap=True)
+    if results.code:
+        console.print(Text(f"\n{results.code}", style="cyan"), soft_wrap=True)
     console.print(Text(f"\nreport: {report}"), soft_wrap=True)
 
 

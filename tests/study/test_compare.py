@@ -219,6 +219,7 @@ def test_diverged_runs_are_counted_and_no_error(run, in_process):
     assert [(row["diverged"], row["tuning_diverged"], row["median"]) for row in data["ranking"]] == [(2, 1, None)] * 2
     assert "2/2" in out
     assert "No verdict: at least half the final runs of every optimizer diverged" in " ".join(out.split())
+    assert "opt = onepass." not in out + Path("out/report.html").read_text(), "nothing that diverged is recommended"
 
 
 def test_a_killed_worker_is_one_line_and_its_elders_are_kept(run):

@@ -11,7 +11,7 @@ from types import FrameType
 def main() -> int:
     """Runs the command line; a Ctrl-C while torch still loads ends it with one line and exit code 130."""
     # Threads that wait for one another by spinning make a small model ten times slower where the machine has other
-    # work; this few turns cost nothing where it has none. Torch's OpenMP library reads it once, when it is loaded.
+    # work; so few turns cost some per cent where it has none. Torch's OpenMP library reads it once, when it is loaded.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     before = signal.getsignal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""The console entry `onepass`, also `python -m onepass`."""
+"""The program: `python -m onepass`, and what the console entry runs."""
 
 from __future__ import annotations
 

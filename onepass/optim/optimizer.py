@@ -225,7 +225,8 @@ class Optimizer(torch.optim.Optimizer):
             self._averages_are_in = False
 
     def _runner(self) -> Runner:
-        if self._backend_runner is None:
+        # Without states there is nothing that a runner should remember: they may have been cleared to start anew.
+        if self._backend_runner is None or not self.state:
             self._backend_runner = Runner(self.backend)
         return self._backend_runner
 
@@ -273,6 +274,8 @@ class Optimizer(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        # The states are others now, and a runner knows where the old ones lie.
+        self._backend_runner = None
         for group in self.param_groups:
             for name, default in self.defaults.items():
                 group.setdefault(name, default)

@@ -9,6 +9,7 @@ from parity import hold
 import onepass
 from onepass.backends import select
 from onepass.backends.cpu.bucket import CHUNK
+from onepass.backends.cpu.launch import BORROWED
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float64, torch.float16)
 SIZES = (0, 1, 2, 3, 15, 16, 17, 31, 33, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 5)
@@ -103,6 +104,25 @@ def test_gradients_in_another_layout(make, kind, dtype):
 
     opt = hold(make, dtype, shapes=((7, 5), (40, 3)), steps=4, gradient=gradient)
     assert opt._runner().session.why() == []
+
+
+@pytest.mark.parametrize("stack", [[], [onepass.clip_norm(1.0)], [onepass.centralize()]], ids=str)
+def test_gradients_in_another_layout_that_are_copied_piece_by_piece(stack):
+    """Longer than what is copied at a time, among others that are not copied; two of them in one optimizer."""
+    shapes = ((BORROWED // 512 + 7, 700), (60, 40), (30, BORROWED // 20))
+    params = [torch.nn.Parameter(numbers(*shape)) for shape in shapes]
+    twins = [torch.nn.Parameter(p.detach().clone()) for p in params]
+    opt, other = (onepass.SGD(ps, lr=0.1, momentum=0.9, transforms=stack) for ps in (params, twins))
+    for step in range(2):
+        for i, (p, q, shape) in enumerate(zip(params, twins, shapes, strict=True)):
+            q.grad = numbers(*shape, seed=step)
+            p.grad = q.grad.clone() if i == 1 else q.grad.t().contiguous().t()
+        opt.step()
+        other.step()
+        # Only the order in which the norm is summed may differ.
+        assert all(
+            torch.allclose(p, q, rtol=0 if not stack else 1e-5, atol=1e-7) for p, q in zip(params, twins, strict=True)
+        )
 
 
 def test_a_gradient_in_another_layout_is_left_as_it_is():

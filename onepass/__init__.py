@@ -5,6 +5,7 @@
 >>> opt = onepass.AdamW(model.parameters(), lr=3e-4, weight_decay=0.1)
 """
 
+from onepass import schedules
 from onepass.lang import (
     absolute,
     ema,
@@ -96,6 +97,7 @@ __all__ = [
     "optimizer",
     "rule",
     "scalar",
+    "schedules",
     "sign",
     "sqrt",
     "sum_",

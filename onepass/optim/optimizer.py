@@ -13,6 +13,7 @@ from onepass.backends.reference import real
 from onepass.backends.select import Runner, choose
 from onepass.compiler import GUARD, Program, Stage, Work, initial_value
 from onepass.lang import Applied, Rule
+from onepass.optim import scheduling
 from onepass.optim.checkpoint import in_the_order_of_names, restore
 from onepass.optim.groups import (
     Group,
@@ -31,7 +32,8 @@ class Optimizer(torch.optim.Optimizer):
 
     Args:
         params: tensors, ``(name, tensor)`` pairs, or dicts of parameter groups, as `torch.optim` takes them.
-        defaults: the hyperparameters and flags, with torch's names, and besides them
+        defaults: the hyperparameters and flags, with torch's names; each hyperparameter may be a schedule of the step
+            (`onepass.schedules`), which the parameter groups then follow. And besides them
         transforms: changes to the rule, such as ``[clip_value(1.0), lookahead(k=5)]``. Each transforms the gradient,
             the direction or the parameter (see `onepass.lang.Transform`), in the given order. Their hyperparameters
             stand in the parameter groups under ``lookahead_k``, ``lookahead_alpha``, ... and can be changed there.
@@ -77,7 +79,8 @@ class Optimizer(torch.optim.Optimizer):
         defaults.update(check_transforms(name, self.transforms, defaults))
         self._check_flags(defaults)
         # Checked here as well as for each group, so that a bad default is told apart from a bad group.
-        self._check(defaults)
+        for case in scheduling.cases(defaults):
+            self._check(case)
         super().__init__(params, defaults)
 
     # What a class says of itself
@@ -126,10 +129,12 @@ class Optimizer(torch.optim.Optimizer):
         if isinstance(param_group, dict):
             param_group = dict(param_group)
             settle_decay(type(self).__name__, param_group)
+            scheduling.inherit(param_group, self.defaults)
             whole = {**self.defaults, **param_group}
-            self._check(whole)
+            for case in scheduling.cases(whole):
+                self._check(case)
             if whole["decay"] == "independent":
-                param_group["lr_peak"] = float(whole["lr"])
+                param_group["lr_peak"] = scheduling.peak(whole)
         super().add_param_group(param_group)
         # A parameter that is listed twice, of which torch warns, steps once.
         group = self.param_groups[-1]
@@ -177,11 +182,15 @@ class Optimizer(torch.optim.Optimizer):
         found_inf = getattr(self, "found_inf", None)
         if found_inf is not None and float(found_inf) > 0:
             return loss
+        scheduling.begin(type(self).__name__, self.param_groups, self._check)
         differentiable = self.defaults["differentiable"]
         with torch.set_grad_enabled(differentiable):
             works = [self._work(group) for group in self.param_groups]
             reports = self._runner().step(works, differentiable=differentiable)
-        self.skipped_steps += reports.get(GUARD, 0) > 0
+        skipped = reports.get(GUARD, 0) > 0
+        self.skipped_steps += skipped
+        if not skipped:
+            scheduling.finish(self.param_groups)
         self._reports = reports or self._reports
         return loss
 
@@ -232,7 +241,13 @@ class Optimizer(torch.optim.Optimizer):
 
     def _work(self, group: Group) -> Work:
         program = self.program(group)
-        values = host_values(program, group)
+        try:
+            values = host_values(program, group)
+        except TypeError:
+            # What is no number may be a schedule, assigned since the last step.
+            if not scheduling.checked_adopt(group, self._check):
+                raise
+            return self._work(group)
         scale = getattr(self, "grad_scale", None)
         if scale is not None:
             values["inverse_scale"] = 1 / float(scale)
@@ -298,10 +313,12 @@ class Optimizer(torch.optim.Optimizer):
             return final[0]
 
         # Registered last, it sees what the user's own hooks have made of the dict.
+        before = [scheduling.scheduled(group) for group in self.param_groups]
         handle = self.register_load_state_dict_pre_hook(adapt)
         try:
             super().load_state_dict(state_dict)
         finally:
             handle.remove()
+        scheduling.settle_loaded(type(self).__name__, before, self.param_groups)
         on_host = [frozenset({"step", *self.program(group).scalars}) for group in self.param_groups]
         restore(self.param_groups, self.state, final[0], on_host)

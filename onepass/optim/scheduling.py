@@ -61,7 +61,7 @@ def peak(group: Mapping[str, Any]) -> float:
     return max(schedule.landmarks) if schedule else float(group["lr"])
 
 
-def begin(owner: str, groups: Iterable[Group], check: Callable[[Group], None]) -> None:
+def begin(owner: str, groups: Sequence[Group], check: Callable[[Group], None]) -> None:
     """Put the values of the step about to be taken into the groups that have schedules.
 
     Raises:
@@ -69,16 +69,18 @@ def begin(owner: str, groups: Iterable[Group], check: Callable[[Group], None]) -
     """
     for group in groups:
         if "schedules" in group:
-            checked_adopt(group, check)
             step = group["schedule_step"]
-            coming = {name: (schedule, schedule(step + 1)) for name, schedule in _schedules(group).items()}
-            for name, (schedule, value) in coming.items():
-                held = _get(group, name)
+            coming: dict[str, float] = {}
+            for name, schedule in _schedules(group).items():
+                held, coming[name] = _get(group, name), schedule(step + 1)
                 # Before the first step, and after one that was skipped or raised, the coming value is there already.
-                if held != value and held != schedule(max(step, 1)):
+                if held != coming[name] and held != schedule(max(step, 1)):
+                    if checked_adopt(group, check):
+                        return begin(owner, groups, check)
                     raise ValueError(_conflict(owner, group, name, schedule, held))
-            for name, (_, value) in coming.items():
+            for name, value in coming.items():
                 _put(group, name, value)
+    return None
 
 
 def finish(groups: Iterable[Group]) -> None:

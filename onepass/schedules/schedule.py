@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
@@ -166,7 +165,7 @@ class scaled(Schedule):
         return f"({self.factor!r} * {self.of!r})"
 
 
-def from_state(state: Mapping[str, Any]) -> Schedule:
+def from_state(state: dict[str, Any]) -> Schedule:
     """The schedule that `Schedule.to_state` wrote.
 
     Raises:
@@ -177,8 +176,8 @@ def from_state(state: Mapping[str, Any]) -> Schedule:
         linear(start=0.0, end=1.0, steps=5)
     """
     try:
-        if not isinstance(state, Mapping):
-            raise TypeError("it is no mapping")
+        if not isinstance(state, dict):
+            raise TypeError("it is no dict")
         return _read(_frozen(state))
     except (TypeError, KeyError) as error:
         known = ", ".join(sorted(KINDS))
@@ -187,9 +186,9 @@ def from_state(state: Mapping[str, Any]) -> Schedule:
 
 def _frozen(data: Any) -> Any:
     """A state in a form that can be looked up: optimizers read theirs at every step."""
-    if isinstance(data, Mapping):
-        return tuple((name, _frozen(value)) for name, value in data.items())
-    return tuple(map(_frozen, data)) if isinstance(data, (list, tuple)) else data
+    if isinstance(data, dict):
+        return tuple([(name, _frozen(value)) for name, value in data.items()])
+    return tuple([_frozen(part) for part in data]) if isinstance(data, (list, tuple)) else data
 
 
 @cache

@@ -24,7 +24,8 @@ from onepass.optim.groups import (
     settle_decay,
     stages_of,
 )
-from onepass.transforms import average, unscale, watch
+from onepass.transforms import average
+from onepass.transforms.gradient import unscale, watch
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -278,7 +279,10 @@ class Optimizer(torch.optim.Optimizer):
                 else:
                     dtype = torch.promote_types(p.dtype, torch.float32) if key in program.precise else p.dtype
                     state[key] = torch.empty_like(p, dtype=dtype, memory_format=torch.preserve_format)
-                    real(state[key]).copy_(torch.as_tensor(value))
+                    if isinstance(value, torch.Tensor):
+                        real(state[key]).copy_(value)
+                    else:
+                        real(state[key]).fill_(value)
         return state
 
     # Copies and checkpoints

@@ -2,7 +2,7 @@
 
 from onepass.transforms.average import average
 from onepass.transforms.cautious import cautious, cautious_mask
-from onepass.transforms.gradient import centralize, clip_adaptive, clip_norm, clip_value, maximize, unscale, watch
+from onepass.transforms.gradient import centralize, clip_adaptive, clip_norm, clip_value, maximize
 from onepass.transforms.lookahead import lookahead
 from onepass.transforms.momentum import heavy_ball
 
@@ -17,6 +17,4 @@ __all__ = [
     "heavy_ball",
     "lookahead",
     "maximize",
-    "unscale",
-    "watch",
 ]

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from onepass.backends import mesh
 from onepass.backends.cpu.emit import FIRST_ADDRESS, ROW_LENGTH, ROW_OF_VALUES, layout
-from onepass.backends.cpu.launch import Integers, Launch
+from onepass.backends.cpu.launch import Integers, Launch, Spans
 from onepass.backends.gradients import refuse_sparse
 from onepass.compiler import Program, Situation, Variant, Work, walk
 from onepass.lang import OPS, Level
@@ -51,11 +52,19 @@ def is_dense(x: torch.Tensor) -> bool:
 
 
 def obstacle(p: torch.Tensor, program: Program) -> str | None:
-    """Why the kernels cannot take this parameter, or None if they can."""
+    """Why the kernels cannot take this parameter, or None if they can.
+
+    Raises:
+        RuntimeError: it is spread over processes in a way that no backend can take.
+    """
+    refusal = mesh.obstacle(p, _rows_matter(program))
+    if refusal:
+        raise RuntimeError(f"{program.name}: {refusal}")
+    p = mesh.local(p.detach())
     if p.device.type != "cpu":
         return f"a parameter is on {p.device}"
-    if p.layout is not torch.strided or type(p.data) is not torch.Tensor:
-        return f"a parameter is a {type(p.data).__name__} of layout {p.layout}"
+    if p.layout is not torch.strided or type(p) not in (torch.Tensor, torch.nn.Parameter):
+        return f"a parameter is a {type(p).__name__} of layout {p.layout}"
     if p.dtype not in _STORAGE:
         return f"a parameter is of type {p.dtype}"
     if p.is_complex() and _reduces(program):
@@ -84,21 +93,25 @@ class Bucket:
     def __init__(self, program: Program, members: Sequence[tuple[int, torch.Tensor, dict[str, Any]]]):
         self.program = program
         self.works = [i for i, _, _ in members]
-        self.params = [p for _, p, _ in members]
+        # As the optimizer has them, and this process's parts of them: the same, unless they are spread over processes.
+        self.owned = [p for _, p, _ in members]
+        self.is_spread = any(map(mesh.is_spread, self.owned))
+        self.params = self._parts(self.owned)
         self.states = [state for _, _, state in members]
         first, state = self.params[0], self.states[0]
         tensors = {"p": first, "g": first, **{f"state.{key}": state[key] for key in program.states}}
         self.layout = layout({name: _STORAGE[tensor.dtype] for name, tensor in tensors.items()})
         self.ndim = first.ndim
-        for p, state in zip(self.params, self.states, strict=True):
+        for p, state in zip(self.owned, self.states, strict=True):
             for key in program.states:
-                if state[key].stride() != p.stride() or state[key].device != p.device:
-                    state[key] = torch.empty_like(p, dtype=state[key].dtype).copy_(state[key])
+                if mesh.local(state[key]).stride() != mesh.local(p).stride() or state[key].device != p.device:
+                    state[key] = torch.empty_like(p, dtype=state[key].dtype).detach().copy_(state[key])
         self.strides = [p.stride() for p in self.params]
         self.dtypes = [p.dtype for p in self.params]
         self.sizes = [p.numel() for p in self.params]
         factor = 2 if first.is_complex() else 1
         self.counts = factor * np.array(self.sizes, dtype=np.int64)
+        self.spans = Spans(factor * np.array([p.numel() for p in self.owned]), [mesh.groups(p) for p in self.owned])
         self.chunks = self._cut()
         self._share_counters()
         # Every state under its parameter's dict and its key, to see that none has been replaced.
@@ -107,8 +120,8 @@ class Bucket:
         self.state_keys = [key for key in keys for _ in self.states]
         self.state_tensors = [state[key] for state, key in zip(self.state_dicts, self.state_keys, strict=True)]
         # What the table holds the addresses of, column by column.
-        self.placed = self.params + self.state_tensors[: len(program.states) * len(self.params)]
-        self.places = list(map(_address, self.placed))
+        self.placed = self.owned + self.state_tensors[: len(program.states) * len(self.params)]
+        self.places = list(map(_address, self._parts(self.placed)))
         self.table = np.zeros((len(self.params), self.layout.columns), dtype=np.int64)
         self.table[:, ROW_LENGTH] = [max(1, factor * p[:1].numel()) if p.ndim else 1 for p in self.params]
         columns = np.array(self.places, dtype=np.int64).reshape(-1, len(self.params)).T
@@ -123,6 +136,9 @@ class Bucket:
         self.pending: list[tuple[int | slice, tuple[float, ...]]] = []
         self.taking_part: list[torch.Tensor] = []
         self.strangers: dict[int, torch.Tensor] = {}
+
+    def _parts(self, tensors: Sequence[Any]) -> list[Any]:
+        return [mesh.local(x) for x in tensors] if self.is_spread else list(tensors)
 
     def _cut(self) -> Integers:
         """The chunk table: for each chunk its tensor, its first element and its number of elements."""
@@ -162,11 +178,11 @@ class Bucket:
         self.strangers.clear()
         if (
             not all(map(is_, map(getitem, self.state_dicts, self.state_keys), self.state_tensors))
-            or list(map(_address, self.placed)) != self.places
+            or list(map(_address, self._parts(self.placed) if self.is_spread else self.placed)) != self.places
             or list(map(_size, self.params)) != self.sizes
         ):
             raise Stale
-        grads = list(map(_gradient, self.params))
+        grads = list(map(_gradient, self.owned))
         active = None
         if any(map(is_, grads, self.nothing)):
             active = np.array([i for i, g in enumerate(grads) if g is not None], dtype=np.int64)
@@ -174,6 +190,8 @@ class Bucket:
                 return False
             # A parameter that does not take part needs an address all the same; no chunk leads to it.
             grads = [p if g is None else g for p, g in zip(self.params, grads, strict=True)]
+        if self.is_spread:
+            grads = self._parts(grads)
         if (
             list(map(_stride, grads)) != self.strides
             or list(map(_dtype, grads)) != self.dtypes
@@ -187,7 +205,7 @@ class Bucket:
 
     def _set_strangers_apart(self, grads: list[Any]) -> list[Any]:
         """Note the gradients of another layout or type than their parameters; others take their place in the table."""
-        refuse_sparse(self.program.name, self.params)
+        refuse_sparse(self.program.name, self.owned)
         for i, (p, g, dtype) in enumerate(zip(self.params, grads, self.dtypes, strict=True)):
             if p.dtype != dtype:
                 raise Stale
@@ -228,20 +246,20 @@ class Bucket:
             return self._mixed(works, range(len(self.params)))
         launch = self.usual.get(variant)
         if launch is None:
-            launch = Launch(variant, self.layout, self.table, self.chunks, self.counts, len(self.groups))
+            launch = Launch(variant, self.layout, self.table, self.chunks, self.spans, len(self.groups))
             self.usual[variant] = launch
         if self.alike is None:
             self.table[:, ROW_OF_VALUES] = self.usual_rows
         for row, situation in zip(launch.values, situations, strict=True):
             row[: len(situation.row)] = situation.row
         self.pending.append((slice(None), after))
-        self.taking_part = self.params
-        return [launch] if len(self.chunks) else []
+        self.taking_part = self.owned
+        return [launch] if len(self.chunks) or self.is_spread else []
 
     def _mixed(self, works: Sequence[Work], members: Sequence[int]) -> list[Launch]:
         """Some take part, their step counts differ or a gradient needs copying: a row for each situation."""
         self.alike = None
-        self.taking_part = [self.params[i] for i in members]
+        self.taking_part = [self.owned[i] for i in members]
         rows: dict[Variant, dict[Any, tuple[int, Situation]]] = {}
         owners: dict[Variant, list[int]] = {}
         known: dict[Any, Situation] = {}
@@ -259,12 +277,11 @@ class Bucket:
         launches: list[Launch] = []
         for variant, cases in rows.items():
             chunks = self.chunks[np.isin(self.chunks[:, 0], owners[variant])]
-            if len(chunks):
+            if len(chunks) or self.is_spread:
                 chunks = chunks[np.argsort(np.isin(chunks[:, 0], list(self.strangers)), kind="stable")]
                 strangers = {i: g for i, g in self.strangers.items() if i in owners[variant]}
-                launch = Launch(
-                    variant, self.layout, self.table, chunks, self.counts, len(cases), strangers, self.params
-                )
+                spans = self.spans.of(owners[variant])
+                launch = Launch(variant, self.layout, self.table, chunks, spans, len(cases), strangers, self.params)
                 for number, situation in cases.values():
                     launch.values[number, : len(situation.row)] = situation.row
                 launches.append(launch)
@@ -278,7 +295,7 @@ class Bucket:
                 values[which] = value
         if self.pending:
             torch.autograd.graph.increment_version(self.taking_part)
-            everyone = self.taking_part is self.params
+            everyone = self.taking_part is self.owned
             self.alike = (self._counter_bytes(), float(self.steps[0]), self.pending[0][1]) if everyone else None
         self.pending.clear()
         self.strangers.clear()

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from onepass.backends import mesh
 from onepass.backends.cpu import machine
 from onepass.backends.cpu.emit import FIRST_ADDRESS, Layout, emit, phases
 from onepass.compiler import Variant, on_host
@@ -29,6 +30,37 @@ def kernels(variant: Variant, arrays: Layout) -> tuple[int, ...]:
     return tuple(machine.load(source, arrays.real) for source in emit(variant, arrays))
 
 
+@dataclass(frozen=True)
+class Spans:
+    """How large tensors are as a whole, and over which process groups each is spread.
+
+    Attributes:
+        counts: for each tensor its number of elements on all processes together.
+        groups: for each tensor the groups whose processes hold parts of it.
+        members: the numbers of the tensors that take part; None for all.
+    """
+
+    counts: Integers
+    groups: Sequence[tuple[Any, ...]]
+    members: tuple[int, ...] | None = None
+
+    def of(self, members: Sequence[int]) -> Spans:
+        """The same, with these tensors taking part."""
+        return Spans(self.counts, self.groups, tuple(members))
+
+    def elements(self) -> int:
+        """How many elements take part on all processes together."""
+        return int(self.counts.sum() if self.members is None else self.counts[list(self.members)].sum())
+
+    def add_up(self, sums: npt.NDArray[np.float64]) -> None:
+        """Add the other processes' sums for each tensor that is spread, in place."""
+        for over in dict.fromkeys(filter(None, self.groups)):
+            chosen = [i for i, groups in enumerate(self.groups) if groups == over]
+            part = torch.from_numpy(sums[chosen])
+            mesh.add_up(part, over)
+            sums[chosen] = part.numpy()
+
+
 class Launch:
     """Tensors of a bucket that share a variant, with the job that its kernels are called with.
 
@@ -37,7 +69,7 @@ class Launch:
         arrays: how the tensors are stored.
         table: for each tensor the number of its row of values, its row's length and its addresses.
         chunks: the chunks that take part. Those of strangers come last, in order.
-        counts: the number of elements of each tensor.
+        spans: how large each tensor is, and over which processes it is spread.
         rows: how many rows of step values there are.
         strangers: gradients of another layout or type than their parameters, by the numbers of their tensors.
         params: the parameters, for the layout that the strangers' gradients are wanted in.
@@ -49,12 +81,12 @@ class Launch:
         arrays: Layout,
         table: Integers,
         chunks: Integers,
-        counts: Integers,
+        spans: Spans,
         rows: int,
         strangers: Mapping[int, torch.Tensor] = MappingProxyType({}),
         params: Sequence[torch.Tensor] = (),
     ):
-        self.variant, self.chunks, self.counts = variant, chunks, counts
+        self.variant, self.chunks, self.spans = variant, chunks, spans
         self.rounds = phases(variant)
         self.columns = {node: i for i, node in enumerate(node for nodes in self.rounds for node in nodes)}
         self.kernels = kernels(variant, arrays)
@@ -85,9 +117,10 @@ class Launch:
         partials = self.partials.reshape(-1)[: len(self.chunks) * len(nodes)].reshape(len(self.chunks), len(nodes))
         result: dict[Expr, Any] = {}
         for i, node in enumerate(nodes):
-            total = np.bincount(self.chunks[:, 0], partials[:, i], len(self.reduced))
+            total = np.bincount(self.chunks[:, 0], partials[:, i], len(self.reduced)).astype(np.float64, copy=False)
+            self.spans.add_up(total)
             per_tensor = node.op == "mean" and node.level == Level.TENSOR
-            result[node] = total / np.maximum(self.counts, 1) if per_tensor else total
+            result[node] = total / np.maximum(self.spans.counts, 1) if per_tensor else total
         return result
 
     def learn(self, values: dict[Expr, Any]) -> None:

@@ -137,7 +137,8 @@ def _needs_dimensions(program: Program) -> bool:
 
 @cache
 def _spans_the_model(program: Program) -> bool:
-    return any(node.level == Level.MODEL for node in walk([program.parameter, *program.states.values()]))
+    roots = [program.parameter, *program.states.values(), *program.reports.values()]
+    return any(node.level == Level.MODEL for node in walk(roots))
 
 
 def _run(jobs: Sequence[tuple[Launch, int]]) -> None:
@@ -188,7 +189,7 @@ def _reduce(jobs: Sequence[tuple[Launch, int]]) -> None:
     over_model = [[node for node in part if node.level == Level.MODEL] for part in sums]
     if len({len(nodes) for nodes in over_model}) > 1:
         raise RuntimeError(_SHARED)
-    count = sum(launch.elements for launch, _ in jobs)
+    count = sum(launch.spans.elements() for launch, _ in jobs)
     for nodes in zip(*over_model, strict=True):
         total = sum(float(part[node].sum()) for node, part in zip(nodes, sums, strict=True))
         for node, part in zip(nodes, sums, strict=True):

@@ -62,7 +62,7 @@ def law(check: Callable[[Subject], None]) -> Callable[..., None]:
     def checked(cls: type[torch.optim.Optimizer], /, **arguments: Any) -> None:
         try:
             # What a class warns of is no law's business, and must not become an error where warnings are errors.
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), torch.enable_grad():
                 warnings.simplefilter("ignore")
                 check(Subject(cls, arguments))
         except Exception as error:

@@ -120,7 +120,9 @@ def a_checkpoint_of_other_groups_is_refused(subject: Subject) -> None:
     walk(opt, [p], [1])
     kept = state_of(opt, p)
     for what, given in {"groups": [{"params": [p]}, {"params": [q]}], "parameters": [p, q]}.items():
-        saved = subject.make(given).state_dict()
+        other = subject.make(given)
+        walk(other, [p, q], [2])
+        saved = other.state_dict()
         refused = refusal(lambda loaded=saved: opt.load_state_dict(loaded), ValueError)
         require(refused is not None, f"a state dict of more {what} was loaded")
         require(not changed_keys(kept, state_of(opt, p)), f"the refusal of more {what} changed the state")
@@ -167,6 +169,7 @@ def state_dict_hooks_run(subject: Subject) -> None:
     """Hooks on ``state_dict`` and ``load_state_dict`` run before and after, and what they return is used."""
     params = parameters()
     opt = subject.make(params)
+    walk(opt, params, [1])
     seen: list[str] = []
 
     def tagged(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:

@@ -231,7 +231,9 @@ def _other_values(subject: Subject) -> dict[str, Any]:
         found["lr"] = 2.0 * float(subject.defaults["lr"])
     if "betas" in subject.defaults:
         found["betas"] = tuple(0.75 * float(beta) for beta in subject.defaults["betas"])
-    found.update((name, 0.25) for name in ("weight_decay", "momentum") if subject.defaults.get(name) == 0)
+    for name in ("weight_decay", "momentum"):
+        if subject.defaults.get(name) is not None:
+            found[name] = 0.75 * float(subject.defaults[name]) or 0.25
     return {name: value for name, value in found.items() if name == "lr" or name not in subject.arguments}
 
 

@@ -44,6 +44,7 @@ from onepass.optim import (
     list_optimizers,
     optimizer,
 )
+from onepass.optim.param_groups import param_groups
 from onepass.transforms import (
     average,
     cautious,
@@ -95,6 +96,7 @@ __all__ = [
     "minimum",
     "norm",
     "optimizer",
+    "param_groups",
     "rule",
     "scalar",
     "schedules",

@@ -223,17 +223,6 @@ def test_a_nan_gradient_does_what_it_does_in_torch(name):
         assert torch.allclose(p, q, rtol=1e-10, equal_nan=True)
 
 
-def test_a_sparse_gradient_is_an_error_that_changes_nothing():
-    weights = torch.nn.Embedding(5, 2, sparse=True)
-    dense = torch.nn.Parameter(torch.ones(2))
-    opt = onepass.Adam([dense, weights.weight])
-    (weights(torch.tensor([1])).sum() + dense.sum()).backward()
-    with pytest.raises(RuntimeError, match="does not take sparse gradients"):
-        opt.step()
-    assert torch.equal(dense, torch.ones(2))
-    assert all(state["step"] == 0 for state in opt.state.values())
-
-
 def test_weight_decay_does_not_depend_on_the_order_of_options():
     forward = walk(
         lambda p: onepass.AdamW(p, weight_decay=0.1, transforms=[onepass.clip_value(0.5), onepass.lookahead()]),

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from onepass.compiler import GUARD, Program, Situation, Work, on_arrays
+from onepass.backends import mesh
+from onepass.compiler import GUARD, Program, Situation, Work, on_arrays, walk
 from onepass.lang import Expr, Level
 
 
@@ -69,30 +70,65 @@ class _Update:
     ):
         self.program, self.situation, self.p, self.state, self.t = program, situation, p, state, t
         self.variant = situation.variant
+        # Which rows a sparse gradient has; the others are left alone, as torch.optim.SparseAdam does.
+        self.rows: torch.Tensor | None = None
         if self.variant.reductions and p.is_complex():
             raise RuntimeError(f"{program.name}: reductions over complex parameters are not offered")
-        dtype = precision or torch.promote_types(real(p).dtype, torch.float32)
+        dtype = precision or torch.promote_types(real(mesh.local(p)).dtype, torch.float32)
         # Autograd keeps what it multiplies by; the parameter itself is about to be overwritten.
-        tensors = {"p": p.clone() if differentiable else p, "g": p.grad}
+        tensors = {"p": p.clone() if differentiable else p}
         tensors.update((f"state.{key}", state[key]) for key in program.states)
-        self.values: dict[str, Any] = {name: real(tensor).to(dtype) for name, tensor in tensors.items()}
+        gradient = mesh.local(p.grad)
+        if gradient.is_sparse:
+            gradient = gradient.coalesce()
+            self.rows, gradient = gradient.indices()[0], gradient.values()
+        self.values: dict[str, Any] = {name: self.part(tensor).to(dtype) for name, tensor in tensors.items()}
+        self.values["g"] = real(gradient).to(dtype)
         self.values.update((f"row[{i}]", value) for i, value in enumerate(situation.row))
         self.known: dict[Expr, Any] = {}
 
+    def part(self, x: torch.Tensor) -> torch.Tensor:
+        """What this process and this gradient touch of a tensor."""
+        whole = real(mesh.local(x))
+        return whole if self.rows is None else whole.index_select(0, self.rows)
+
     def value(self, expression: Expr) -> Any:
+        over = mesh.groups(self.p)
+        if over:
+            self.add_up_tensors(expression, over)
         return on_arrays(expression, self.values, self.known, torch)
+
+    def add_up_tensors(self, expression: Expr, over: tuple[Any, ...]) -> None:
+        """Compute the reductions over a whole tensor, of which this process holds a part."""
+        for node in walk([expression], stop=frozenset(self.known)):
+            if node.level == Level.TENSOR and node.op in ("sum", "mean") and node not in self.known:
+                inside = on_arrays(node.args[0], self.values, self.known, torch)
+                total = inside.sum(dtype=torch.float64)
+                mesh.add_up(total, over)
+                total = total / self.p.numel() if node.op == "mean" else total
+                self.known[node] = total.to(inside.dtype)
 
     def finish(self, differentiable: bool) -> None:
         # Everything is computed before anything is written: the expressions share their inputs.
         parameter = self.value(self.variant.parameter)
         states = {key: self.value(new) for key, new in self.variant.states.items()}
-        real(self.p).copy_(parameter)
+        self.write(self.p, parameter)
         for key, value in states.items():
             old = self.state[key]
             if differentiable:
                 self.state[key] = torch.view_as_complex(value) if old.is_complex() else value.to(old.dtype)
             else:
-                real(old).copy_(value)
+                self.write(old, value)
+        self._settle()
+
+    def write(self, target: torch.Tensor, value: Any) -> None:
+        whole = real(mesh.local(target))
+        if self.rows is None:
+            whole.copy_(value)
+        else:
+            whole.index_copy_(0, self.rows, value.to(whole.dtype))
+
+    def _settle(self) -> None:
         self.state["step"].fill_(self.t)
         for key, value in zip(self.program.scalars, self.situation.after, strict=True):
             self.state[key].fill_(value)
@@ -110,8 +146,12 @@ def _reduce_over_the_model(updates: Sequence[_Update]) -> None:
     for nodes in zip(*rounds, strict=True):
         parts = [(update.value(node.args[0]), update) for node, update in zip(nodes, updates, strict=True)]
         device = parts[0][0].device
-        total = torch.stack([value.sum(dtype=torch.float64).to(device) for value, _ in parts]).sum()
-        count = sum(value.numel() for value, _ in parts)
+        sums: list[torch.Tensor] = []
+        for value, update in parts:
+            sums.append(value.sum(dtype=torch.float64))
+            mesh.add_up(sums[-1], mesh.groups(update.p))
+        total = torch.stack([part.to(device) for part in sums]).sum()
+        count = sum(update.p.numel() for _, update in parts)
         for node, (value, update) in zip(nodes, parts, strict=True):
             result = total / count if node.op == "mean" else total
             update.known[node] = result.to(value.device, value.dtype)

@@ -11,7 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from onepass.backends import reference
-from onepass.backends.gradients import refuse_sparse
+from onepass.backends.gradients import check_layouts
 from onepass.compiler import Work
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ class Runner:
             What transforms report of the step; nothing if no parameter has a gradient.
 
         Raises:
-            RuntimeError: a gradient is sparse, or ``backend="cpu"`` was asked for and nothing can be compiled; nothing
-                has been changed then.
+            RuntimeError: a gradient is sparse where that cannot be, or ``backend="cpu"`` was asked for and nothing can be
+                compiled. Nothing has been changed then.
         """
         if self.session is not None and not differentiable:
             from onepass.backends.cpu.machine import CannotCompile
@@ -86,18 +86,18 @@ class Runner:
             except CannotCompile as error:
                 self._do_without(str(error))
         for work in works:
-            refuse_sparse(work.program.name, work.params)
+            check_layouts(work.program, work.params)
         return reference.step(works, differentiable=differentiable)
 
     def _run_kernels(self, session: Session, works: Sequence[Work]) -> Mapping[str, float]:
         rest = session.gather(works)
+        for work in rest:
+            check_layouts(work.program, work.params)
         reasons = session.why()
         if reasons:
-            for work in rest:
-                refuse_sparse(work.program.name, work.params)
             _say_once(f"the reference runs, not a compiled kernel: {'; '.join(reasons)}")
         reports = session.run(works)
-        return {**reference.step(rest), **reports} if reasons else reports
+        return {**reference.step(rest), **reports} if rest else reports
 
 
 @cache

@@ -132,6 +132,12 @@ class Program:
         return Situation(variant, variant.compute_row(known), self._settle(known))
 
     @cached_property
+    def is_elementwise(self) -> bool:
+        """Whether no element's step depends on another's."""
+        roots = [self.parameter, *self.states.values(), *self.reports.values()]
+        return not any(node.op in OPS and OPS[node.op].kind == "reduction" for node in walk(roots))
+
+    @cached_property
     def _choose(self) -> Callable[[Mapping[str, Any]], tuple[float, ...]]:
         return compile_host(self.decisions)
 

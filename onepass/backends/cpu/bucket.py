@@ -14,9 +14,9 @@ import torch
 from onepass.backends import mesh
 from onepass.backends.cpu.emit import FIRST_ADDRESS, ROW_LENGTH, ROW_OF_VALUES, layout
 from onepass.backends.cpu.launch import Integers, Launch, Spans
-from onepass.backends.gradients import refuse_sparse
+from onepass.backends.gradients import check_layouts
 from onepass.compiler import Program, Situation, Variant, Work, walk
-from onepass.lang import OPS, Level
+from onepass.lang import Level
 
 # Elements of a chunk: enough to hide what claiming one costs, few enough for the threads to share the work evenly.
 CHUNK = 16384
@@ -67,7 +67,7 @@ def obstacle(p: torch.Tensor, program: Program) -> str | None:
         return f"a parameter is a {type(p).__name__} of layout {p.layout}"
     if p.dtype not in _STORAGE:
         return f"a parameter is of type {p.dtype}"
-    if p.is_complex() and _reduces(program):
+    if p.is_complex() and not program.is_elementwise:
         return "a complex parameter meets a reduction"
     if not is_dense(p):
         return f"a parameter of shape {tuple(p.shape)} and strides {p.stride()} has holes or overlaps"
@@ -79,12 +79,6 @@ def obstacle(p: torch.Tensor, program: Program) -> str | None:
 @cache
 def _rows_matter(program: Program) -> bool:
     return any(node.level == Level.ROW for node in walk([program.parameter, *program.states.values()]))
-
-
-@cache
-def _reduces(program: Program) -> bool:
-    roots = [program.parameter, *program.states.values()]
-    return any(node.op in OPS and OPS[node.op].kind == "reduction" for node in walk(roots))
 
 
 class Bucket:
@@ -136,6 +130,7 @@ class Bucket:
         self.pending: list[tuple[int | slice, tuple[float, ...]]] = []
         self.taking_part: list[torch.Tensor] = []
         self.strangers: dict[int, torch.Tensor] = {}
+        self.sparse: list[int] = []
 
     def _parts(self, tensors: Sequence[Any]) -> list[Any]:
         return [mesh.local(x) for x in tensors] if self.is_spread else list(tensors)
@@ -172,10 +167,11 @@ class Bucket:
 
         Raises:
             Stale: a parameter or a state has been replaced, moved or cast.
-            RuntimeError: a gradient is sparse.
+            RuntimeError: a gradient is sparse where that cannot be.
         """
         self.pending.clear()
         self.strangers.clear()
+        self.sparse.clear()
         if (
             not all(map(is_, map(getitem, self.state_dicts, self.state_keys), self.state_tensors))
             or list(map(_address, self._parts(self.placed) if self.is_spread else self.placed)) != self.places
@@ -201,14 +197,22 @@ class Bucket:
         ):
             grads = self._set_strangers_apart(grads)
         self.table[:, FIRST_ADDRESS + 1] = list(map(_address, grads))
+        if self.sparse:
+            # Their rows are another backend's.
+            everyone = np.arange(len(self.params)) if active is None else active
+            active = np.setdiff1d(everyone, self.sparse)
+            return active if len(active) else False
         return active
 
     def _set_strangers_apart(self, grads: list[Any]) -> list[Any]:
         """Note the gradients of another layout or type than their parameters; others take their place in the table."""
-        refuse_sparse(self.program.name, self.owned)
+        check_layouts(self.program, self.owned)
         for i, (p, g, dtype) in enumerate(zip(self.params, grads, self.dtypes, strict=True)):
             if p.dtype != dtype:
                 raise Stale
+            if g.layout is not torch.strided:
+                self.sparse.append(i)
+                continue
             if g.shape != p.shape:
                 raise RuntimeError(
                     f"{self.program.name}: the gradient of a parameter of shape {tuple(p.shape)} "
@@ -216,7 +220,8 @@ class Bucket:
                 )
             if p.numel() and (g.stride() != p.stride() or g.dtype != dtype or g.is_neg() or g.is_conj()):
                 self.strangers[i] = g
-        return [self.params[i] if i in self.strangers else g for i, g in enumerate(grads)]
+        aside = {*self.strangers, *self.sparse}
+        return [self.params[i] if i in aside else g for i, g in enumerate(grads)]
 
     def launches(self, works: Sequence[Work], active: Integers | None) -> list[Launch]:
         """What to run for the parameters that take part, and note what is to be settled afterwards."""

@@ -40,17 +40,21 @@ class Session:
         """Look at every parameter, state and gradient; nothing is changed yet.
 
         Returns:
-            What the kernels cannot take, for another backend; `why` says why.
+            What the kernels cannot take, for another backend: sparse gradients, and what `why` gives reasons for.
 
         Raises:
-            RuntimeError: a gradient is sparse.
+            RuntimeError: a gradient is sparse where that cannot be.
         """
         if self.plan is None or not self.plan.is_for(works) or not self.plan.gather():
             self.plan = _Plan(works, self.plan)
             self.plan.gather()
-        if not self.plan.reasons:
+        left = [list(params) for params in self.plan.others]
+        for bucket in self.plan.buckets:
+            for i in bucket.sparse:
+                left[bucket.works[i]].append(bucket.owned[i])
+        if not any(left):
             return []
-        return [Work(w.program, w.values, self.plan.others[i], w.prepare) for i, w in enumerate(works)]
+        return [Work(w.program, w.values, params, w.prepare) for w, params in zip(works, left, strict=True)]
 
     def why(self) -> list[str]:
         """Why the kernels could not take what they left."""

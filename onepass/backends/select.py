@@ -75,8 +75,8 @@ class Runner:
             What transforms report of the step; nothing if no parameter has a gradient.
 
         Raises:
-            RuntimeError: a gradient is sparse where that cannot be, or ``backend="cpu"`` was asked for and nothing can be
-                compiled. Nothing has been changed then.
+            RuntimeError: a gradient is sparse where that cannot be, or ``backend="cpu"`` was asked for and nothing can
+                be compiled. Nothing has been changed then.
         """
         if self.session is not None and not differentiable:
             from onepass.backends.cpu.machine import CannotCompile

@@ -12,22 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from onepass import rules
 from onepass.compiler import Stage
 from onepass.lang import Applied
+from onepass.optim.arguments import Decay, Number, check_agreement, given
 from onepass.optim.groups import Group
 from onepass.optim.optimizer import Optimizer
 from onepass.transforms import centralize, heavy_ball, lookahead
-
-Number = float | torch.Tensor
-Decay = float | torch.Tensor | Applied
-
-
-def _given(arguments: dict[str, Any]) -> dict[str, Any]:
-    """A constructor's arguments as the defaults of its parameter groups."""
-    return {name: value for name, value in arguments.items() if name not in ("self", "params", "__class__")}
 
 
 class SGD(Optimizer):
@@ -63,7 +54,7 @@ class SGD(Optimizer):
         backend: str | None = None, maximize: bool = False, foreach: bool | None = None, differentiable: bool = False,
         fused: bool | None = None,
     ):  # fmt: skip
-        super().__init__(params, _given(locals()))
+        super().__init__(params, given(locals()))
 
     @classmethod
     def rules(cls):
@@ -108,7 +99,7 @@ class Adagrad(Optimizer):
         transforms: Sequence[Applied] = (), skip_nonfinite: bool = False, backend: str | None = None,
         maximize: bool = False, differentiable: bool = False, fused: bool | None = None,
     ):  # fmt: skip
-        super().__init__(params, _given(locals()))
+        super().__init__(params, given(locals()))
 
 
 class Adadelta(Optimizer):
@@ -133,7 +124,7 @@ class Adadelta(Optimizer):
         foreach: bool | None = None, *, transforms: Sequence[Applied] = (), skip_nonfinite: bool = False,
         backend: str | None = None, capturable: bool = False, maximize: bool = False, differentiable: bool = False,
     ):  # fmt: skip
-        super().__init__(params, _given(locals()))
+        super().__init__(params, given(locals()))
 
 
 class RMSprop(Optimizer):
@@ -161,7 +152,7 @@ class RMSprop(Optimizer):
         maximize: bool = False, differentiable: bool = False, *, transforms: Sequence[Applied] = (),
         skip_nonfinite: bool = False, backend: str | None = None,
     ):  # fmt: skip
-        super().__init__(params, _given(locals()))
+        super().__init__(params, given(locals()))
 
     @classmethod
     def rules(cls):
@@ -220,8 +211,8 @@ class Adam(_AdamFamily):
         capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
         decoupled_weight_decay: bool = False,
     ):  # fmt: skip
-        _agree(self, weight_decay, decoupled_weight_decay)
-        super().__init__(params, _given(locals()))
+        check_agreement(type(self).__name__, weight_decay, decoupled_weight_decay)
+        super().__init__(params, given(locals()))
 
 
 class AdamW(_AdamFamily):
@@ -253,7 +244,7 @@ class AdamW(_AdamFamily):
         skip_nonfinite: bool = False, backend: str | None = None, maximize: bool = False, foreach: bool | None = None,
         capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
     ):  # fmt: skip
-        defaults = _given(locals()) | {"decoupled_weight_decay": True}
+        defaults = given(locals()) | {"decoupled_weight_decay": True}
         super().__init__(params, defaults)
 
 
@@ -280,7 +271,7 @@ class Adamax(Optimizer):
         skip_nonfinite: bool = False, backend: str | None = None, maximize: bool = False,
         differentiable: bool = False, capturable: bool = False,
     ):  # fmt: skip
-        super().__init__(params, _given(locals()))
+        super().__init__(params, given(locals()))
 
 
 class NAdam(Optimizer):
@@ -311,8 +302,8 @@ class NAdam(Optimizer):
         transforms: Sequence[Applied] = (), skip_nonfinite: bool = False, backend: str | None = None,
         foreach: bool | None = None, maximize: bool = False, capturable: bool = False, differentiable: bool = False,
     ):  # fmt: skip
-        _agree(self, weight_decay, decoupled_weight_decay)
-        super().__init__(params, _given(locals()))
+        check_agreement(type(self).__name__, weight_decay, decoupled_weight_decay)
+        super().__init__(params, given(locals()))
 
 
 class RAdam(Optimizer):
@@ -342,8 +333,8 @@ class RAdam(Optimizer):
         skip_nonfinite: bool = False, backend: str | None = None, foreach: bool | None = None, maximize: bool = False,
         capturable: bool = False, differentiable: bool = False,
     ):  # fmt: skip
-        _agree(self, weight_decay, decoupled_weight_decay)
-        super().__init__(params, _given(locals()))
+        check_agreement(type(self).__name__, weight_decay, decoupled_weight_decay)
+        super().__init__(params, given(locals()))
 
 
 class Yogi(Optimizer):
@@ -369,7 +360,7 @@ class Yogi(Optimizer):
         weight_decay: Decay = 0, *, transforms: Sequence[Applied] = (), skip_nonfinite: bool = False,
         backend: str | None = None, maximize: bool = False, differentiable: bool = False,
     ):  # fmt: skip
-        super().__init__(params, _given(locals()))
+        super().__init__(params, given(locals()))
 
 
 class Ranger(Optimizer):
@@ -400,12 +391,4 @@ class Ranger(Optimizer):
         skip_nonfinite: bool = False, backend: str | None = None, maximize: bool = False,
         differentiable: bool = False,
     ):  # fmt: skip
-        super().__init__(params, _given(locals()))
-
-
-def _agree(optimizer: Optimizer, weight_decay: Decay, decoupled: bool) -> None:
-    if decoupled and isinstance(weight_decay, Applied) and weight_decay.transform.name != "decoupled":
-        raise ValueError(
-            f"{type(optimizer).__name__}: decoupled_weight_decay=True contradicts weight_decay={weight_decay!r}; "
-            "leave one of them out"
-        )
+        super().__init__(params, given(locals()))

@@ -247,3 +247,19 @@ def test_ranger_takes_a_schedule_of_whole_numbers():
     params = parameters()
     opt = onepass.Ranger(params, k=constant(5, steps=2).then(constant(6)))
     assert [group["k"] for group in run(opt, params, 3)] == [5.0, 5.0, 6.0]
+
+
+@pytest.mark.parametrize("assigned", [False, True])
+def test_independent_decay_measures_against_the_height_of_the_schedule_from_the_start(assigned):
+    params = parameters()
+    rising = linear(0.1, 0.4, steps=3)
+    opt = onepass.AdamW(params, lr=0.05 if assigned else rising, weight_decay=decay.independent(0.2))
+    if assigned:
+        opt.param_groups[0]["lr"] = rising
+    for share in (0.25, 0.5, 0.75, 1.0):
+        before = [p.detach().clone() for p in params]
+        for p in params:
+            p.grad = torch.zeros_like(p)
+        opt.step()
+        for p, q in zip(params, before, strict=True):
+            torch.testing.assert_close(p, q * (1 - 0.2 * share), rtol=1e-13, atol=0)

@@ -7,10 +7,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test check bench format clean
+.PHONY: help demo test test-integration check bench format clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +31,14 @@ demo: $(VENV)/.demo  ## install, then find the optimizer that suits a small CNN 
 
 test: $(VENV)/.dev  ## run the tests
 	$(BIN)/python -m pytest -n auto
+
+test-integration: $(VENV)/.integration  ## run the tests with transformers, Lightning and accelerate
+	$(BIN)/python -m pytest tests/integration
+
+$(VENV)/.integration: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) "$$(grep '^torch==' constraints.txt)"
+	$(PIP) -e '.[integration]'
+	@touch $@ $(VENV)/.dev $(VENV)/.demo
 
 check: $(VENV)/.dev  ## format, lint, types and layers
 	$(BIN)/ruff format --check .

@@ -159,3 +159,33 @@ def test_a_hook_may_change_what_is_loaded():
     expected = 2 * opt.state[params[0]]["exp_avg"]
     other.load_state_dict(through_a_file(opt.state_dict()))
     assert torch.equal(other.state[moved[0]]["exp_avg"], expected)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("change", ["load", "clear", "replace", "delete"])
+def test_states_that_are_replaced_between_steps_are_those_that_the_next_step_starts_from(change, backend):
+    """Tables of addresses that are kept from step to step must not go on with the old ones."""
+    params, others = parameters(), parameters()
+    opt, fresh = (onepass.SGD(p, 0.1, 0.9, backend=backend) for p in (params, others))
+    steps(opt, params, 1, 1)
+    saved = through_a_file(opt.state_dict())
+    steps(opt, params, 2, 2)
+    for p, q in zip(params, others, strict=True):
+        q.data.copy_(p.data)
+    if change == "load":
+        opt.load_state_dict(saved)
+        fresh.load_state_dict(saved)
+    elif change == "clear":
+        opt.state.clear()
+    else:
+        fresh.load_state_dict(through_a_file(opt.state_dict()))
+        fresh.state[others[1]]["momentum_buffer"].zero_()
+        fresh.state[others[1]]["step"].zero_()
+        if change == "replace":
+            opt.state[params[1]] = {}
+        else:
+            del opt.state[params[1]]
+    steps(opt, params, 3, 4)
+    steps(fresh, others, 3, 4)
+    assert all(torch.equal(p, q) for p, q in zip(params, others, strict=True))
+    assert opt.state[params[1]]["step"] == fresh.state[others[1]]["step"]

@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onepass.backends import reference
 from onepass.backends.gradients import check_layouts
@@ -68,8 +68,15 @@ class Runner:
         self.session = None
         _say_once(f"the reference runs, not a compiled kernel: {reason}")
 
-    def step(self, works: Sequence[Work], *, differentiable: bool = False) -> Mapping[str, float]:
+    def step(
+        self, works: Sequence[Work], states: Mapping[Any, Any], *, differentiable: bool = False
+    ) -> Mapping[str, float]:
         """Take one step of all parameters that have a gradient.
+
+        Args:
+            works: the parameter groups.
+            states: the optimizer's states, by parameter.
+            differentiable: let autograd follow the step, through the reference.
 
         Returns:
             What transforms report of the step; nothing if no parameter has a gradient.
@@ -82,15 +89,15 @@ class Runner:
             from onepass.backends.cpu.machine import CannotCompile
 
             try:
-                return self._run_kernels(self.session, works)
+                return self._run_kernels(self.session, works, states)
             except CannotCompile as error:
                 self._do_without(str(error))
         for work in works:
             check_layouts(work.program, work.params)
         return reference.step(works, differentiable=differentiable)
 
-    def _run_kernels(self, session: Session, works: Sequence[Work]) -> Mapping[str, float]:
-        rest = session.gather(works)
+    def _run_kernels(self, session: Session, works: Sequence[Work], states: Mapping[Any, Any]) -> Mapping[str, float]:
+        rest = session.gather(works, states)
         for work in rest:
             check_layouts(work.program, work.params)
         reasons = session.why()

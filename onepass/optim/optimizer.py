@@ -187,7 +187,7 @@ class Optimizer(torch.optim.Optimizer):
         differentiable = self.defaults["differentiable"]
         with torch.set_grad_enabled(differentiable):
             works = [self._work(group) for group in self.param_groups]
-            reports = self._runner().step(works, differentiable=differentiable)
+            reports = self._runner().step(works, self.state, differentiable=differentiable)
         skipped = reports.get(GUARD, 0) > 0
         self.skipped_steps += skipped
         if not skipped:

@@ -176,6 +176,7 @@ class Bucket:
             not all(map(is_, map(getitem, self.state_dicts, self.state_keys), self.state_tensors))
             or list(map(_address, self._parts(self.placed) if self.is_spread else self.placed)) != self.places
             or list(map(_size, self.params)) != self.sizes
+            or list(map(_stride, self.params)) != self.strides
         ):
             raise Stale
         grads = list(map(_gradient, self.owned))

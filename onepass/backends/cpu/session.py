@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import chain
 from operator import is_
@@ -36,8 +36,12 @@ class Session:
     def __init__(self) -> None:
         self.plan: _Plan | None = None
 
-    def gather(self, works: Sequence[Work]) -> list[Work]:
+    def gather(self, works: Sequence[Work], states: Mapping[Any, Any]) -> list[Work]:
         """Look at every parameter, state and gradient; nothing is changed yet.
+
+        Args:
+            works: the parameter groups.
+            states: the optimizer's states, by parameter.
 
         Returns:
             What the kernels cannot take, for another backend: sparse gradients, and what `why` gives reasons for.
@@ -45,8 +49,8 @@ class Session:
         Raises:
             RuntimeError: a gradient is sparse where that cannot be.
         """
-        if self.plan is None or not self.plan.is_for(works) or not self.plan.gather():
-            self.plan = _Plan(works, self.plan)
+        if self.plan is None or not self.plan.is_for(works, states) or not self.plan.gather():
+            self.plan = _Plan(works, states, self.plan)
             self.plan.gather()
         left = [list(params) for params in self.plan.others]
         for bucket in self.plan.buckets:
@@ -68,7 +72,7 @@ class Session:
 class _Plan:
     """The buckets of an optimizer: tensors that share a program, storage types and, where it matters, dimensions."""
 
-    def __init__(self, works: Sequence[Work], before: _Plan | None):
+    def __init__(self, works: Sequence[Work], states: Mapping[Any, Any], before: _Plan | None):
         self.programs = [work.program for work in works]
         self.params = [list(work.params) for work in works]
         found = {id(p): obstacle(p, work.program) for work in works for p in work.params}
@@ -94,11 +98,15 @@ class _Plan:
         self.buckets = [Bucket(key[0], group) for key, group in members.items()]
         self.members = frozenset(id(p) for bucket in self.buckets for p in bucket.params)
         self.active: list[Any] = []
+        # Whoever puts another dict in a parameter's place in the states means the next step to start from it.
+        self.entries = list(states.values())
 
-    def is_for(self, works: Sequence[Work]) -> bool:
-        """Whether these are the groups that the plan was made for, and the same parameters take part."""
+    def is_for(self, works: Sequence[Work], states: Mapping[Any, Any]) -> bool:
+        """Whether these are the groups and states that the plan was made for, and the same parameters take part."""
         return (
-            len(works) == len(self.programs)
+            len(states) == len(self.entries)
+            and all(map(is_, states.values(), self.entries))
+            and len(works) == len(self.programs)
             and all(
                 work.program is program and len(work.params) == len(params) and all(map(is_, work.params, params))
                 for work, program, params in zip(works, self.programs, self.params, strict=True)

@@ -263,3 +263,19 @@ def test_independent_decay_measures_against_the_height_of_the_schedule_from_the_
         opt.step()
         for p, q in zip(params, before, strict=True):
             torch.testing.assert_close(p, q * (1 - 0.2 * share), rtol=1e-13, atol=0)
+
+
+def test_a_transform_and_a_form_of_decay_take_schedules():
+    params = parameters()
+    opt = onepass.AdamW(
+        params,
+        lr=linear(0.0, 0.1, steps=4),
+        weight_decay=decay.independent(linear(0.0, 0.4, steps=4)),
+        transforms=[onepass.clip_norm(linear(1.0, 3.0, steps=2))],
+    )
+    seen = run(opt, params, 3)
+    assert [group["clip_norm_max_norm"] for group in seen] == [1.0, 2.0, 3.0]
+    assert [group["weight_decay"] for group in seen] == pytest.approx([0.0, 0.1, 0.2])
+    assert (seen[0]["decay"], seen[0]["lr_peak"]) == ("independent", 0.1)
+    with pytest.raises(ValueError, match=r"clip_norm: max_norm must lie in .* and 0 does not"):
+        onepass.clip_norm(linear(0.0, 1.0, steps=2))

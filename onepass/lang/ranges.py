@@ -53,7 +53,7 @@ def check(owner: str, name: str, value: Any, default: Any, allowed: Range | None
 
     Anything that ``float()`` takes is a number here (a tensor of one element too), except a string: ``"1e-4"``, which
     is what YAML makes of 1e-4, would fail much later, or silently. A bool counts as one only where the default is one.
-    A default of None admits None, for "not given".
+    A default of None admits None, for "not given". A schedule has ``landmarks``, the numbers that it will come to.
     """
     if default is None and value is None:
         return
@@ -63,6 +63,11 @@ def check(owner: str, name: str, value: Any, default: Any, allowed: Range | None
             raise ValueError(f"{owner}: {name} takes {len(expected)} numbers, such as {default}, not {value!r}")
         for i in range(len(expected)):
             check(owner, f"{name}[{i}]", value[i], expected[i], allowed)  # pyright: ignore[reportUnknownArgumentType]
+        return
+    landmarks = getattr(value, "landmarks", None)
+    if landmarks is not None:
+        for landmark in landmarks:
+            check(owner, name, landmark, default, allowed)
         return
     if isinstance(value, str) or (isinstance(value, bool) and not isinstance(default, bool)):
         raise TypeError(f"{owner}: {name} takes a number, not {value!r}{_remedy(value)}")

@@ -148,7 +148,7 @@ from onepass.backends.cpu import threads
 if {numba}:
     threads._gomp_parallel = lambda: None
 params = model()
-walk(params, onepass.Ranger(params, k=3, transforms=[onepass.clip_norm(1.0)]))
+walk(params, onepass.AdamW(params, transforms=[onepass.clip_norm(1.0)]))
 print(threads.pool())
 print(digest(params))
 """

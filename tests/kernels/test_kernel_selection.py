@@ -1,6 +1,7 @@
 """Which backend serves, what happens without a compiler, and the cache of compiled kernels."""
 
 import warnings
+from functools import cache
 
 import pytest
 import scripts
@@ -11,7 +12,7 @@ from onepass.backends.cpu import compile, launch, machine
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
+def own_cache(tmp_path, monkeypatch):
     """A cache folder of its own, and nothing in memory."""
     monkeypatch.setenv("ONEPASS_CACHE_DIR", str(tmp_path))
     launch.kernels.cache_clear()
@@ -78,11 +79,17 @@ print(digest(params))
 """
 
 
+@cache
+def reference_result():
+    loaded, result = scripts.run(REFERENCE)
+    assert loaded == "False"
+    return result
+
+
 @pytest.mark.parametrize("name", ["numba", "llvmlite"])
 def test_without_a_compiler_the_reference_runs_and_says_so_once(name):
     caught, result, refusal, untouched = scripts.run(WITHOUT.format(name=name))
-    loaded, expected = scripts.run(REFERENCE)
-    assert loaded == "False"
+    expected = reference_result()
     assert result == expected
     assert caught.count("onepass:") == 1
     assert "the reference runs, not a compiled kernel" in caught
@@ -96,18 +103,16 @@ def damage(path, kind):
     path.write_bytes(
         {
             "empty": b"",
-            "cut in its head": content[:20],
             "cut in half": content[: len(content) // 2],
             "one bit flipped": content[:-100] + bytes([content[-100] ^ 1]) + content[-99:],
-            "something else": b"not machine code at all" * 50,
         }[kind]
     )
 
 
-@pytest.mark.parametrize("kind", ["empty", "cut in its head", "cut in half", "one bit flipped", "something else"])
-def test_a_damaged_file_in_the_cache_is_compiled_again(kind, cache, monkeypatch):
+@pytest.mark.parametrize("kind", ["empty", "cut in half", "one bit flipped"])
+def test_a_damaged_file_in_the_cache_is_compiled_again(kind, own_cache, monkeypatch):
     expected, _ = stepped()
-    (file,) = cache.glob("*.o")
+    (file,) = own_cache.glob("*.o")
     sound = file.read_bytes()
     damage(file, kind)
     assert file.read_bytes() != sound
@@ -120,9 +125,9 @@ def test_a_damaged_file_in_the_cache_is_compiled_again(kind, cache, monkeypatch)
     assert torch.equal(stepped()[0], expected)
 
 
-def test_a_folder_that_cannot_be_written_to_is_said_once_and_does_no_harm(cache, monkeypatch):
+def test_a_folder_that_cannot_be_written_to_is_said_once_and_does_no_harm(own_cache, monkeypatch):
     expected, _ = stepped()
-    occupied = cache / "file"
+    occupied = own_cache / "file"
     occupied.write_text("no folder")
     monkeypatch.setenv("ONEPASS_CACHE_DIR", str(occupied / "below"))
     launch.kernels.cache_clear()
@@ -150,18 +155,13 @@ def test_two_processes_may_compile_the_same_kernel_at_once(tmp_path):
     assert [process.returncode for process in both] == [0, 0], results
     assert len({out for out, _ in results}) == 1
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".o", ".o", ".py", ".py"]
-    # And what they left can be used.
-    assert scripts.run(STEPPED, ONEPASS_CACHE_DIR=str(tmp_path)) == results[0][0].split()
-
-
-def test_a_cached_kernel_needs_no_compiler(tmp_path):
-    (expected,) = scripts.run(STEPPED, ONEPASS_CACHE_DIR=str(tmp_path))
+    # What they left can be used, and needs no compiler.
     result, loaded = scripts.run(STEPPED + 'print("numba" in sys.modules)', ONEPASS_CACHE_DIR=str(tmp_path))
-    assert result == expected
+    assert [result] == results[0][0].split()
     assert loaded == "False"
 
 
-def test_after_the_first_step_nothing_is_compiled_or_loaded(cache, monkeypatch):
+def test_after_the_first_step_nothing_is_compiled_or_loaded(own_cache, monkeypatch):
     calls = []
     for module, name in ((machine, "load"), (compile, "compile_source")):
         function = getattr(module, name)

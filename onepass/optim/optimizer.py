@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
+from torch._compile import _disable_dynamo
 
 from onepass.backends.reference import real
 from onepass.backends.select import Runner, choose
@@ -160,6 +161,11 @@ class Optimizer(torch.optim.Optimizer):
             raise RuntimeError(f"{name}: `fused` does not support `differentiable`")
 
     # The step
+
+    @staticmethod
+    def profile_hook_step(func: Callable[..., Any]) -> Callable[..., Any]:
+        """Torch's wrapper of ``step``, hooks and all, left alone by `torch.compile`: kernels cannot be traced."""
+        return _disable_dynamo(torch.optim.Optimizer.profile_hook_step(func))
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient.

@@ -1,6 +1,8 @@
 """Run a few lines in a process of their own, with a time limit, for what would harm the one that tests."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -33,7 +35,10 @@ def run(code, timeout=120, **environment):
     try:
         out, err = done.communicate(timeout=timeout)
     finally:
-        done.kill()
+        # With its own children: a child that waits for ever is one of the faults that are looked for.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(done.pid, signal.SIGKILL)
+        done.wait()
     assert done.returncode == 0, err[-3000:]
     return out.split("\n")[:-1]
 
@@ -44,5 +49,6 @@ def start(code, **environment):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
         env={**os.environ, **environment},
     )

@@ -66,7 +66,7 @@ def test_two_replicas_walk_as_one(two_ranks, make):
     assert relative_error(ours, alone(make)) < 1e-10
 
 
-@pytest.mark.parametrize("walked", [False])
+@pytest.mark.parametrize("walked", [False, True])
 def test_states_sharded_over_ranks_change_nothing(two_ranks, walked):
     first, second = two_ranks(shard_states, walked)
     assert all(torch.equal(p, q) for p, q in zip(first["end"], second["end"], strict=True))

@@ -151,7 +151,7 @@ def with_a_bad_gradient(backend):
     return {"values": values(model), "skipped": opt.skipped_steps}
 
 
-@pytest.mark.parametrize("backend", ["cpu"])
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_all_ranks_skip_a_step_that_one_cannot_take(two_ranks, backend):
     first, second = two_ranks(with_a_bad_gradient, backend)
     assert (first["skipped"], second["skipped"]) == (1, 1)

@@ -75,6 +75,7 @@ class Optimizer(torch.optim.Optimizer):
         choose(self.backend)
         self.skip_nonfinite: bool = defaults.pop("skip_nonfinite")
         self.skipped_steps = 0
+        self._programs: dict[Any, Program] = {}
         # What torch's GradScaler asks before it leaves unscaling and skipping to the step itself.
         self._step_supports_amp_scaling = bool(defaults.get("fused"))
         settle_decay(name, defaults)
@@ -100,17 +101,21 @@ class Optimizer(torch.optim.Optimizer):
     @classmethod
     def stages_for(cls, group: Group) -> tuple[Stage, ...]:
         """The transforms that the class itself applies; their hyperparameters are the class's own."""
-        return tuple(Stage(given.transform) for given in cls.built_in)
+        return tuple(Stage(given.transform) for given in cls.built_in) if cls.built_in else ()
 
     def program(self, group: Group) -> Program:
         """The compiled program of a parameter group as it stands now."""
         if isinstance(group["weight_decay"], Applied):
             settle_decay(type(self).__name__, group)
-        first = (Stage(unscale),) if getattr(self, "grad_scale", None) is not None else ()
-        if self.skip_nonfinite:
-            first += (Stage(watch),)
-        stages = self.stages_for(group) + stages_of(self.transforms)
-        return compile_group(self.rule_for(group), stages, self.decay_form_of(group), group, first)
+        scaled = getattr(self, "grad_scale", None) is not None
+        own, form = self.stages_for(group), self.decay_form_of(group)
+        case = (self.rule_for(group), own, form, scaled, bool(group["maximize"]), group["weight_decay"] != 0)
+        program = self._programs.get(case)
+        if program is None:
+            first = (Stage(unscale),) * scaled + (Stage(watch),) * self.skip_nonfinite
+            stages = own + stages_of(self.transforms)
+            program = self._programs[case] = compile_group(self.rule_for(group), stages, form, group, first)
+        return program
 
     def decay_form_of(self, group: Group) -> str:
         """The form of a group's weight decay: as given outright, else by torch's flag, else the class's own."""
@@ -299,6 +304,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self._programs = {}
         # The states are others now, and a runner knows where the old ones lie.
         self._backend_runner = None
         for group in self.param_groups:

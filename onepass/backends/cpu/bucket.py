@@ -20,6 +20,8 @@ from onepass.lang import Level
 
 # Elements of a chunk: enough to hide what claiming one costs, few enough for the threads to share the work evenly.
 CHUNK = 16384
+# A tensor of so many elements has chunks enough at any size, and longer runs through memory are faster.
+LARGE = 2**20
 
 # What lies in memory for each type; complex numbers are pairs of reals.
 _STORAGE = {
@@ -103,7 +105,8 @@ class Bucket:
         self.strides = [p.stride() for p in self.params]
         self.dtypes = [p.dtype for p in self.params]
         self.sizes = [p.numel() for p in self.params]
-        factor = 2 if first.is_complex() else 1
+        self.is_complex = first.is_complex()
+        factor = 2 if self.is_complex else 1
         self.counts = factor * np.array(self.sizes, dtype=np.int64)
         self.spans = Spans(factor * np.array([p.numel() for p in self.owned]), [mesh.groups(p) for p in self.owned])
         self.chunks = self._cut()
@@ -141,7 +144,8 @@ class Bucket:
         chunks: list[tuple[int, int, int]] = []
         for i, (p, count) in enumerate(zip(self.params, self.counts.tolist(), strict=True)):
             row = count // p.shape[0] if rows and count else 1
-            size = max(row, CHUNK // row * row)
+            chunk = CHUNK if count < LARGE else 4 * CHUNK
+            size = max(row, chunk // row * row)
             chunks += [(i, start, min(size, count - start)) for start in range(0, count, size)]
         return np.array(chunks, dtype=np.int64).reshape(-1, 3)
 
@@ -175,7 +179,6 @@ class Bucket:
         if (
             not all(map(is_, map(getitem, self.state_dicts, self.state_keys), self.state_tensors))
             or list(map(_address, self._parts(self.placed) if self.is_spread else self.placed)) != self.places
-            or list(map(_size, self.params)) != self.sizes
             or list(map(_stride, self.params)) != self.strides
         ):
             raise Stale
@@ -194,7 +197,7 @@ class Bucket:
             or list(map(_dtype, grads)) != self.dtypes
             or list(map(_size, grads)) != self.sizes
             or any(map(_negated, grads))
-            or (self.params[0].is_complex() and any(map(_conjugated, grads)))
+            or (self.is_complex and any(map(_conjugated, grads)))
         ):
             grads = self._set_strangers_apart(grads)
         self.table[:, FIRST_ADDRESS + 1] = list(map(_address, grads))

@@ -97,15 +97,18 @@ class Launch:
         self.tables = (chunks, table, self.values, self.partials, self.reduced)
         self.job = np.array([0, 0, *(array.ctypes.data for array in self.tables)], dtype=np.int64)
         self.job_address = self.job.ctypes.data
+        self.chunks_at, self.partials_at = int(self.job[2]), int(self.job[5])
         self.batches = batches(chunks, table, strangers, params) if strangers else ()
         self.own = self.batches[0].first if self.batches else len(chunks)
+        self.job[1] = self.own
 
     def aim(self, phase: int, first: int, last: int) -> None:
         """Let the job's next run be a phase's kernel over the chunks from ``first`` to before ``last``."""
-        width = len(self.rounds[phase]) if phase < len(self.rounds) else 0
         self.job[0], self.job[1] = 0, last - first
-        self.job[2] = self.chunks.ctypes.data + first * self.chunks.strides[0]
-        self.job[5] = self.partials.ctypes.data + first * width * self.partials.itemsize
+        if self.batches:
+            width = len(self.rounds[phase]) if phase < len(self.rounds) else 0
+            self.job[2] = self.chunks_at + first * self.chunks.strides[0]
+            self.job[5] = self.partials_at + first * width * self.partials.itemsize
 
     def spans_the_model(self, phase: int) -> bool:
         """Whether a phase ends in a reduction that needs the other launches' sums."""

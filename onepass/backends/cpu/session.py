@@ -52,12 +52,12 @@ class Session:
         if self.plan is None or not self.plan.is_for(works, states) or not self.plan.gather():
             self.plan = _Plan(works, states, self.plan)
             self.plan.gather()
+        if not self.plan.reasons and not any(bucket.sparse for bucket in self.plan.buckets):
+            return []
         left = [list(params) for params in self.plan.others]
         for bucket in self.plan.buckets:
             for i in bucket.sparse:
                 left[bucket.works[i]].append(bucket.owned[i])
-        if not any(left):
-            return []
         return [Work(w.program, w.values, params, w.prepare) for w, params in zip(works, left, strict=True)]
 
     def why(self) -> list[str]:

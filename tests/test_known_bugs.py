@@ -248,3 +248,14 @@ def test_gradients_of_another_layout_are_brought_into_shape(name, shape, dtype):
         mine.step()
         other.step()
         assert torch.equal(ours, theirs)
+
+
+def test_a_large_tensor_is_stepped_to_its_last_element():
+    torch.manual_seed(0)
+    ours = torch.nn.Parameter(torch.randn(2**20 + 77, dtype=torch.float64))
+    theirs = torch.nn.Parameter(ours.detach().clone())
+    for p, backend in ((ours, "cpu"), (theirs, "reference")):
+        opt = onepass.AdamW([p], lr=0.1, backend=backend)
+        p.grad = torch.sin(torch.arange(len(p), dtype=torch.float64))
+        opt.step()
+    assert torch.allclose(ours, theirs, rtol=1e-13)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from parity import hold, parameters
 
 import onepass
-from onepass.backends.cpu.bucket import CHUNK, FIRST_ADDRESS, Bucket
+from onepass.backends.cpu.bucket import FIRST_ADDRESS, LONG_CHUNK, Bucket
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float64, torch.float16)
 
@@ -125,4 +125,4 @@ def test_the_chunks_of_a_tensor_beyond_two_to_the_31(make, shape):
     assert starts[-1] + counts[-1] == p.numel() > 2**31
     row = p[:1].numel() if make is by_rows and p.ndim > 1 else 1
     assert (counts % row == 0).all()
-    assert counts.max() <= max(CHUNK, row)
+    assert counts.max() <= max(LONG_CHUNK, row)

@@ -21,7 +21,7 @@ from onepass.lang import Level
 # Elements of a chunk: enough to hide what claiming one costs, few enough for the threads to share the work evenly.
 CHUNK = 16384
 # A tensor of so many elements has chunks enough at any size, and longer runs through memory are faster.
-LARGE = 2**20
+LARGE, LONG_CHUNK = 2**20, 65536
 
 # What lies in memory for each type; complex numbers are pairs of reals.
 _STORAGE = {
@@ -144,7 +144,7 @@ class Bucket:
         chunks: list[tuple[int, int, int]] = []
         for i, (p, count) in enumerate(zip(self.params, self.counts.tolist(), strict=True)):
             row = count // p.shape[0] if rows and count else 1
-            chunk = CHUNK if count < LARGE else 4 * CHUNK
+            chunk = CHUNK if count < LARGE else LONG_CHUNK
             size = max(row, chunk // row * row)
             chunks += [(i, start, min(size, count - start)) for start in range(0, count, size)]
         return np.array(chunks, dtype=np.int64).reshape(-1, 3)

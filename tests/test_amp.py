@@ -122,3 +122,16 @@ def test_huge_finite_gradients_are_no_reason_to_skip():
     opt.step()
     assert opt.skipped_steps == 0
     assert torch.allclose(before - p, torch.full_like(p, 3.0))
+
+
+def test_skipping_can_be_switched_on_between_steps():
+    (p,) = parameters(shapes=((3,),))
+    opt = onepass.SGD([p], lr=0.1)
+    p.grad = torch.ones_like(p)
+    opt.step()
+    opt.skip_nonfinite = True
+    before = p.detach().clone()
+    p.grad = torch.full_like(p, float("nan"))
+    opt.step()
+    assert torch.equal(p, before)
+    assert opt.skipped_steps == 1

@@ -109,7 +109,8 @@ class Optimizer(torch.optim.Optimizer):
             settle_decay(type(self).__name__, group)
         scaled = getattr(self, "grad_scale", None) is not None
         own, form = self.stages_for(group), self.decay_form_of(group)
-        case = (self.rule_for(group), own, form, scaled, bool(group["maximize"]), group["weight_decay"] != 0)
+        flags = (scaled, self.skip_nonfinite, bool(group["maximize"]), group["weight_decay"] != 0)
+        case = (self.rule_for(group), own, form, *flags)
         program = self._programs.get(case)
         if program is None:
             first = (Stage(unscale),) * scaled + (Stage(watch),) * self.skip_nonfinite

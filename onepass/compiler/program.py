@@ -118,7 +118,10 @@ class Program:
 
     def variant(self, values: Mapping[str, Any]) -> Variant:
         """The variant that these host values call for."""
-        choice = self._choose(values)
+        return self.variant_of(self._choose(values))
+
+    def variant_of(self, choice: tuple[float, ...]) -> Variant:
+        """The variant of a choice: for each of ``decisions``, whether it holds."""
         if choice not in self._variants:
             self._variants[choice] = self._decide(dict(zip(self.decisions, choice, strict=True)))
         return self._variants[choice]

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from onepass.optim.groups import Group
+from onepass.groups import Group
 
 _SHOWN = 4
 

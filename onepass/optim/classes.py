@@ -14,9 +14,9 @@ from typing import Any
 
 from onepass import rules
 from onepass.compiler import Stage
+from onepass.groups import Group
 from onepass.lang import Applied
 from onepass.optim.arguments import Decay, Number, check_agreement, given
-from onepass.optim.groups import Group
 from onepass.optim.optimizer import Optimizer
 from onepass.transforms import centralize, heavy_ball, lookahead
 

@@ -13,10 +13,7 @@ from torch._compile import _disable_dynamo
 from onepass.backends.reference import real
 from onepass.backends.select import Runner, choose
 from onepass.compiler import GUARD, Program, Stage, Work, initial_value
-from onepass.lang import Applied, Rule
-from onepass.optim import scheduling
-from onepass.optim.checkpoint import in_the_order_of_names, restore
-from onepass.optim.groups import (
+from onepass.groups import (
     Group,
     check_group,
     check_transforms,
@@ -25,6 +22,9 @@ from onepass.optim.groups import (
     settle_decay,
     stages_of,
 )
+from onepass.lang import Applied, Rule
+from onepass.optim import scheduling
+from onepass.optim.checkpoint import in_the_order_of_names, restore
 from onepass.transforms import average
 from onepass.transforms.gradient import unscale, watch
 

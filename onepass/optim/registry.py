@@ -11,9 +11,9 @@ from onepass import rules
 from onepass.backends.cpu.emit import STORAGE, emit, layout
 from onepass.compiler import Program, Stage, on_host
 from onepass.compiler import equations as equations_of
+from onepass.groups import Group, compile_group, stages_of
 from onepass.lang import Applied, Rule
 from onepass.optim import classes
-from onepass.optim.groups import Group, compile_group, stages_of
 from onepass.optim.names import nearest
 from onepass.optim.optimizer import Optimizer
 from onepass.transforms import decay

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from onepass.optim.groups import Group
+from onepass.groups import Group
 from onepass.schedules import Schedule, from_state
 
 

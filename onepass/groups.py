@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -71,14 +71,14 @@ def compile_group(
     return compile_rule(rule, first + stages + last)
 
 
-def host_values(program: Program, group: Group) -> dict[str, float]:
-    """The values that a group gives to the symbols of its program, in float64."""
-    values: dict[str, float] = {}
+def host_values(program: Program, group: Group, number: Callable[[Any], Any] = float) -> dict[str, Any]:
+    """The values that a group gives to the symbols of its program: each as ``number`` makes it, by default float64."""
+    values: dict[str, Any] = {}
     for name, key, index in _places(program):
         if name == "lr_max":
             values[name] = _lr_max(group)
         elif key in group:
-            values[name] = float(group[key] if index is None else group[key][index])
+            values[name] = number(group[key] if index is None else group[key][index])
     return values
 
 

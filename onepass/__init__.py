@@ -5,6 +5,11 @@
 >>> opt = onepass.AdamW(model.parameters(), lr=3e-4, weight_decay=0.1)
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from onepass import schedules
 from onepass.lang import (
     absolute,
@@ -23,28 +28,6 @@ from onepass.lang import (
     transform,
     where,
 )
-from onepass.optim import (
-    SGD,
-    Adadelta,
-    Adagrad,
-    Adam,
-    Adamax,
-    AdamW,
-    NAdam,
-    Optimizer,
-    RAdam,
-    Ranger,
-    RMSprop,
-    UnknownName,
-    Yogi,
-    create,
-    describe,
-    equations,
-    kernel_source,
-    list_optimizers,
-    optimizer,
-)
-from onepass.optim.param_groups import param_groups
 from onepass.transforms import (
     average,
     cautious,
@@ -56,6 +39,30 @@ from onepass.transforms import (
     decay,
     lookahead,
 )
+
+if TYPE_CHECKING:
+    from onepass.optim import (
+        SGD,
+        Adadelta,
+        Adagrad,
+        Adam,
+        Adamax,
+        AdamW,
+        NAdam,
+        Optimizer,
+        RAdam,
+        Ranger,
+        RMSprop,
+        UnknownName,
+        Yogi,
+        create,
+        describe,
+        equations,
+        kernel_source,
+        list_optimizers,
+        optimizer,
+    )
+    from onepass.optim.param_groups import param_groups
 
 __version__ = "0.1.0"
 
@@ -106,3 +113,18 @@ __all__ = [
     "transform",
     "where",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What needs torch is loaded when it is asked for: the forms for other frameworks do without."""
+    if name in ("functional", "jax", "keras", "paddle"):
+        return importlib.import_module(f"onepass.{name}")
+    if name not in __all__:
+        raise AttributeError(f"module 'onepass' has no attribute {name!r}")
+    home = "onepass.optim.param_groups" if name == "param_groups" else "onepass.optim"
+    globals()[name] = value = getattr(importlib.import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,235 @@
+"""A step of a list of arrays, without writing to any of them.
+
+What a rule means is the program's; what an array is, the library's. Each array is computed on in float32 at the least
+and stored as it came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from onepass.compiler import Program, Variant, initial_value, on_arrays, walk
+from onepass.functional.library import Library
+from onepass.lang import Expr, Level
+
+Arrays = dict[str, Any]
+
+_TYPES = ("float16", "bfloat16", "float32", "float64")
+
+
+def initial_states(
+    program: Program, values: Mapping[str, float], params: Sequence[tuple[str, Any]], library: Library
+) -> list[Arrays]:
+    """For each parameter, given with where it stands, its states before the first step.
+
+    Raises:
+        TypeError: a parameter is of a type that cannot be trained.
+    """
+    states: list[Arrays] = []
+    for where, p in params:
+        dtype = library.dtype(p)
+        if dtype not in _TYPES:
+            raise TypeError(f"{where} is of type {dtype}; a parameter is of {', '.join(_TYPES)}")
+        state: Arrays = {}
+        for key in program.initial:
+            value = initial_value(program, key, p, {**values, "ndim": float(len(p.shape))}, library.xp)
+            if key in program.scalars:
+                state[key] = float(value)
+                continue
+            stored = _working(dtype) if key in program.precise else dtype
+            if isinstance(value, (bool, int, float)):
+                state[key] = library.filled(p, float(value), stored)
+            else:
+                state[key] = library.cast(value, stored)
+        states.append(state)
+    return states
+
+
+def advance(
+    program: Program,
+    values: Mapping[str, Any],
+    t: Any,
+    params: Sequence[Any],
+    grads: Sequence[Any],
+    states: Sequence[Arrays],
+    library: Library,
+) -> tuple[list[Any], list[Arrays], Arrays]:
+    """Take step number ``t``, 1 being the first.
+
+    Args:
+        program: what to compute.
+        values: the program's hyperparameters: numbers, or arrays without dimensions whose values are not known yet.
+        t: a number, or such an array.
+        params, grads, states: as many of each.
+        library: whose arrays they are.
+
+    Returns:
+        The new parameters, their new states, and what transforms report.
+    """
+    arrays = [_Array(program, p, g, state, library) for p, g, state in zip(params, grads, states, strict=True)]
+    if library.is_traced(t) or any(map(library.is_traced, values.values())):
+        return _Traced(program, values, t, arrays, library).step()
+    known: dict[Any, tuple[Variant, Sequence[Any], Sequence[Any]]] = {}
+    for array in arrays:
+        case = (array.ndim, *array.scalars)
+        if case not in known:
+            known[case] = program.situation(values, float(t), array.ndim, array.scalars)
+        array.decide(*known[case])
+    return _finish(arrays)
+
+
+def _working(dtype: str) -> str:
+    return dtype if dtype == "float64" else "float32"
+
+
+class _Array:
+    """One parameter in its step: its values in the working type, and all that is known so far."""
+
+    def __init__(self, program: Program, p: Any, g: Any, state: Arrays, library: Library):
+        self.program, self.library = program, library
+        self.ndim = len(p.shape)
+        self.size = 1
+        for length in p.shape:
+            self.size *= int(length)
+        self.scalars = [state[key] for key in program.scalars]
+        stored = {"p": p, **{f"state.{key}": state[key] for key in program.states}}
+        self.dtypes = {name: library.dtype(x) for name, x in stored.items()}
+        self.working = _working(self.dtypes["p"])
+        self.stored = stored
+        self.values = {name: library.cast(x, self.working) for name, x in {**stored, "g": g}.items()}
+        self.known: dict[Expr, Any] = {}
+
+    def decide(self, variant: Variant, row: Sequence[Any], after: Sequence[Any]) -> None:
+        """Settle what is to be computed, with these step values."""
+        self.variant, self.after = variant, after
+        self.values = {name: x for name, x in self.values.items() if not name.startswith("row[")}
+        self.values.update((f"row[{i}]", value) for i, value in enumerate(row))
+        self.known = {}
+
+    def value(self, expression: Expr) -> Any:
+        return on_arrays(expression, self.values, self.known, self.library.xp)
+
+    def result(self) -> tuple[Any, Arrays]:
+        new = {"p": self.value(self.variant.parameter)}
+        new.update((f"state.{key}", self.value(value)) for key, value in self.variant.states.items())
+        # A state that this step leaves alone stays as it is stored.
+        final = {
+            name: self.library.cast(new[name], self.dtypes[name]) if name in new else self.stored[name]
+            for name in self.stored
+        }
+        state = {key: final[f"state.{key}"] for key in self.program.states}
+        state.update(zip(self.program.scalars, self.after, strict=True))
+        return final["p"], state
+
+
+def _finish(arrays: Sequence[_Array]) -> tuple[list[Any], list[Arrays], Arrays]:
+    _reduce_over_the_model(arrays)
+    reports = {name: arrays[0].value(value) for name, value in arrays[0].variant.reports.items()}
+    results = [array.result() for array in arrays]
+    return [p for p, _ in results], [state for _, state in results], reports
+
+
+def _reduce_over_the_model(arrays: Sequence[_Array]) -> None:
+    """Compute the reductions that span all parameters, innermost first, and tell every parameter the result."""
+    rounds = [[node for node in array.variant.reductions if node.level == Level.MODEL] for array in arrays]
+    for nodes in zip(*rounds, strict=True):
+        xp = arrays[0].library.xp
+        parts = [xp.sum(array.value(node.args[0])) for node, array in zip(nodes, arrays, strict=True)]
+        widest = "float64" if any(array.working == "float64" for array in arrays) else "float32"
+        total = sum(
+            (arrays[0].library.cast(part, widest) for part in parts[1:]), arrays[0].library.cast(parts[0], widest)
+        )
+        count = sum(array.size for array in arrays)
+        for node, array in zip(nodes, arrays, strict=True):
+            result = total / count if node.op == "mean" else total
+            array.known[node] = array.library.cast(result, array.working)
+
+
+@dataclass
+class _Traced:
+    """A step whose number, or some hyperparameter, is not known while it is written down."""
+
+    program: Program
+    given: Mapping[str, Any]
+    t: Any
+    arrays: Sequence[_Array]
+    library: Library
+
+    def step(self) -> tuple[list[Any], list[Arrays], Arrays]:
+        with self.library.float64():
+            number = self.library.step_value
+            t = number(self.t)
+            values = {name: number(x) if self.library.is_traced(x) else x for name, x in self.given.items()}
+            self.values: list[Mapping[str, Any]] = []
+            self.memos: list[dict[Expr, Any]] = []
+            # What depends on neither dimensions nor scalar states is the same for all: computed once for each case.
+            cases: dict[Any, tuple[Mapping[str, Any], dict[Expr, Any]]] = {}
+            for array in self.arrays:
+                scalars = [number(x) if self.library.is_traced(x) else float(x) for x in array.scalars]
+                case = (array.ndim, *map(id, array.scalars))
+                if case not in cases:
+                    known = {**values, "t": t, "p": t, "ndim": float(array.ndim)}
+                    known.update((f"state.{key}", x) for key, x in zip(self.program.scalars, scalars, strict=True))
+                    cases[case] = known, {}
+                self.values.append(cases[case][0])
+                self.memos.append(cases[case][1])
+            chosen, pending = self.decisions()
+        return self.choose(chosen, pending)
+
+    def scalar(self, i: int, expression: Expr, memo: dict[Expr, Any]) -> Any:
+        return on_arrays(expression, self.values[i], memo, self.library.xp)
+
+    def decisions(self) -> tuple[list[dict[Expr, float]], list[tuple[Any, list[tuple[int, Expr]]]]]:
+        """For each array the decisions that are known; and the conditions that are not, each with who asks for it."""
+        chosen: list[dict[Expr, float]] = []
+        pending: dict[Any, tuple[Any, list[tuple[int, Expr]]]] = {}
+        for i in range(len(self.arrays)):
+            mine: dict[Expr, float] = {}
+            for node in self.program.decisions:
+                condition = self.scalar(i, node, self.memos[i])
+                if isinstance(condition, (bool, int, float)):
+                    mine[node] = float(condition)
+                else:
+                    own = any(
+                        n.op == "symbol" and (n.data == "ndim" or n.data.startswith("state.")) for n in walk([node])
+                    )
+                    pending.setdefault((node, id(self.memos[i]) if own else 0), (condition, []))[1].append((i, node))
+            chosen.append(mine)
+        return chosen, list(pending.values())
+
+    def choose(self, chosen: list[dict[Expr, float]], pending: list[tuple[Any, list[tuple[int, Expr]]]]) -> Any:
+        """Branch on the first condition that is not known; with none left, compute."""
+        if not pending:
+            return self.compute(chosen)
+        condition, askers = pending[0]
+
+        def branch(holds: float) -> Any:
+            decided = [dict(mine) for mine in chosen]
+            for i, node in askers:
+                decided[i][node] = holds
+            return self.choose(decided, pending[1:])
+
+        return self.library.cond(condition, lambda: branch(1.0), lambda: branch(0.0))
+
+    def compute(self, chosen: list[dict[Expr, float]]) -> tuple[list[Any], list[Arrays], Arrays]:
+        # What is traced inside a branch is known there alone.
+        memos = {id(memo): dict(memo) for memo in self.memos}
+        for i, array in enumerate(self.arrays):
+            memo = memos[id(self.memos[i])]
+            variant = self.program.variant_of(tuple(chosen[i][node] for node in self.program.decisions))
+            with self.library.float64():
+                row = [self.scalar(i, value, memo) for value in variant.row]
+                after = [self.scalar(i, value, memo) for value in self.program.scalars.values()]
+                after = [self.number(x, array.working) for x in after]
+                row = [self.number(x, array.working) for x in row]
+            array.decide(variant, row, after)
+        return _finish(self.arrays)
+
+    def number(self, x: Any, dtype: str) -> Any:
+        """A step value in the type in which it meets arrays; a plain number fits any."""
+        return float(x) if isinstance(x, (bool, int, float)) else self.library.cast(x, dtype)
+
+
+__all__ = ["Arrays", "advance", "initial_states"]

@@ -117,7 +117,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """What needs torch is loaded when it is asked for: the forms for other frameworks do without."""
-    if name in ("functional", "jax", "keras", "paddle"):
+    if name in ("functional", "jax", "keras", "optim", "paddle", "rules", "testing"):
         return importlib.import_module(f"onepass.{name}")
     if name not in __all__:
         raise AttributeError(f"module 'onepass' has no attribute {name!r}")

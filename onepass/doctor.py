@@ -26,13 +26,14 @@ def examine() -> list[tuple[str, str]]:
     ]
     if select.missing() is None:
         from onepass.backends.cpu import machine, threads
+        from onepass.backends.tables.cache import cache_folder
 
         name, features = machine.processor()
         vectors = [f for f in ("avx2", "avx512f", "f16c", "neon", "sve") if f"+{f}" in features.split(",")]
         findings += [
             ("Processor", f"{name}: {', '.join(vectors) or 'no vector extensions that are known here'}"),
             ("Threads", f"{torch.get_num_threads()} in {threads.pool()}"),
-            ("Kernel cache", _cache(machine.cache_folder())),
+            ("Kernel cache", _cache(cache_folder())),
         ]
     return findings
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from onepass import rules
-from onepass.backends.cpu.emit import STORAGE, emit, layout
+from onepass.backends.cpu.emit import emit
+from onepass.backends.tables.writing import STORAGE, layout
 from onepass.compiler import Program, Stage, on_host
 from onepass.compiler import equations as equations_of
 from onepass.groups import Group, compile_group, stages_of

@@ -8,8 +8,8 @@ from parity import hold
 
 import onepass
 from onepass.backends import select
-from onepass.backends.cpu.bucket import CHUNK
-from onepass.backends.cpu.launch import BORROWED
+from onepass.backends.tables.bucket import CHUNK
+from onepass.backends.tables.strangers import BORROWED
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float64, torch.float16)
 SIZES = (0, 1, 2, 3, 15, 16, 17, 31, 33, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 5)

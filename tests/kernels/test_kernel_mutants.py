@@ -8,7 +8,8 @@ import torch
 from parity import hold
 
 import onepass
-from onepass.backends.cpu import bucket, compile, emit, launch
+from onepass.backends.cpu import compile, emit, launch
+from onepass.backends.tables import bucket, writing
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
@@ -168,8 +169,8 @@ def test_bfloat16_rounded_half_up(monkeypatch):
 
 
 def test_float64_computed_in_float32(monkeypatch):
-    sound = emit.layout
-    monkeypatch.setattr(bucket, "layout", lambda storage: emit.Layout(sound(storage).arrays, "float32"))
+    sound = writing.layout
+    monkeypatch.setattr(bucket, "layout", lambda storage: writing.Layout(sound(storage).arrays, "float32"))
     refused("adamw", torch.float64)
 
 

@@ -9,6 +9,7 @@ import torch
 
 import onepass
 from onepass.backends.cpu import compile, launch, machine
+from onepass.backends.tables import cache as folder
 
 
 @pytest.fixture
@@ -16,10 +17,10 @@ def own_cache(tmp_path, monkeypatch):
     """A cache folder of its own, and nothing in memory."""
     monkeypatch.setenv("ONEPASS_CACHE_DIR", str(tmp_path))
     launch.kernels.cache_clear()
-    machine._say_once.cache_clear()
+    folder.say_once.cache_clear()
     yield tmp_path
     launch.kernels.cache_clear()
-    machine._say_once.cache_clear()
+    folder.say_once.cache_clear()
 
 
 def stepped(**options):

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from parity import hold, parameters
 
 import onepass
-from onepass.backends.cpu.bucket import FIRST_ADDRESS, LONG_CHUNK, Bucket
+from onepass.backends.cpu.launch import Bucket
+from onepass.backends.tables.bucket import FIRST_ADDRESS, LONG_CHUNK
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float64, torch.float16)
 
@@ -117,6 +118,7 @@ def test_the_chunks_of_a_tensor_beyond_two_to_the_31(make, shape):
     p = torch.empty(shape, device="meta")
     program = make([torch.nn.Parameter(torch.ones(2, 2))], "cpu").program({**make([p], "cpu").param_groups[0]})
     like = SimpleNamespace(params=[p], ndim=p.ndim, program=program, counts=torch.tensor([p.numel()]).numpy())
+    like.chunk, like.long_chunk = Bucket.chunk, Bucket.long_chunk
     chunks = Bucket._cut(like)
     assert chunks.dtype == "int64"
     starts, counts = chunks[:, 1], chunks[:, 2]

@@ -6,12 +6,9 @@ What is loaded from the cache needs neither Numba nor a compiler, so that a new 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import sys
-import tempfile
 import threading
-import warnings
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -19,23 +16,13 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
+from onepass.backends.tables.cache import cache_folder, keep
+
 # Functions of the C library that a kernel may call; anything else that it leaves undefined keeps it out of the cache.
 _LIBRARY = {f"{name}{suffix}" for name in ("sqrt", "pow", "exp", "log", "fmod") for suffix in ("", "f")}
 
 _engines: list[Any] = []
 _lock = threading.Lock()
-
-
-def cache_folder() -> Path:
-    """Where compiled kernels are kept: ``ONEPASS_CACHE_DIR``, or the platform's folder for caches."""
-    given = os.environ.get("ONEPASS_CACHE_DIR")
-    if given:
-        return Path(given)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "onepass" / "Cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "onepass"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "onepass"
 
 
 @cache
@@ -123,22 +110,5 @@ def _link(machine_code: bytes) -> int:
 
 
 def _keep(path: Path, machine_code: bytes, source: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for target, content in (
-            (path.with_suffix(".py"), source.encode()),
-            (path, hashlib.sha256(machine_code).digest() + machine_code),
-        ):
-            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-                file.write(content)
-            os.replace(file.name, target)
-    except OSError as error:
-        _say_once(
-            f"compiled kernels cannot be kept in {path.parent} ({error.strerror}): every process compiles its own. "
-            "Set ONEPASS_CACHE_DIR to a folder that can be written to"
-        )
-
-
-@cache
-def _say_once(message: str) -> None:
-    warnings.warn(f"onepass: {message}", stacklevel=2)
+    if keep(path.with_suffix(".py"), source.encode()):
+        keep(path, hashlib.sha256(machine_code).digest() + machine_code)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from operator import attrgetter, getitem, is_
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from onepass.backends import mesh
-from onepass.backends.cpu.emit import FIRST_ADDRESS, ROW_LENGTH, ROW_OF_VALUES, layout
-from onepass.backends.cpu.launch import Integers, Launch, Spans
 from onepass.backends.gradients import check_layouts
+from onepass.backends.tables.launch import Launch, Spans
+from onepass.backends.tables.strangers import Integers
+from onepass.backends.tables.writing import FIRST_ADDRESS, ROW_LENGTH, ROW_OF_VALUES, layout
 from onepass.compiler import Program, Situation, Variant, Work, walk
 from onepass.lang import Level
 
@@ -53,17 +54,17 @@ def is_dense(x: torch.Tensor) -> bool:
     return True
 
 
-def obstacle(p: torch.Tensor, program: Program) -> str | None:
-    """Why the kernels cannot take this parameter, or None if they can.
+def obstacle(p: torch.Tensor, program: Program, devices: Collection[str]) -> str | None:
+    """Why kernels for these types of devices cannot take a parameter, or None if they can.
 
     Raises:
         RuntimeError: it is spread over processes in a way that no backend can take.
     """
-    refusal = mesh.obstacle(p, _rows_matter(program))
+    refusal = mesh.obstacle(p, rows_matter(program))
     if refusal:
         raise RuntimeError(f"{program.name}: {refusal}")
     p = mesh.local(p.detach())
-    if p.device.type != "cpu":
+    if p.device.type not in devices:
         return f"a parameter is on {p.device}"
     if p.layout is not torch.strided or type(p) not in (torch.Tensor, torch.nn.Parameter):
         return f"a parameter is a {type(p).__name__} of layout {p.layout}"
@@ -73,18 +74,26 @@ def obstacle(p: torch.Tensor, program: Program) -> str | None:
         return "a complex parameter meets a reduction"
     if not is_dense(p):
         return f"a parameter of shape {tuple(p.shape)} and strides {p.stride()} has holes or overlaps"
-    if _rows_matter(program) and p.ndim > 1 and p.numel() and p.shape[0] > 1 and p.stride(0) * p.shape[0] != p.numel():
+    if rows_matter(program) and p.ndim > 1 and p.numel() and p.shape[0] > 1 and p.stride(0) * p.shape[0] != p.numel():
         return f"a parameter of shape {tuple(p.shape)} and strides {p.stride()} has rows that are no blocks of memory"
     return None
 
 
 @cache
-def _rows_matter(program: Program) -> bool:
+def rows_matter(program: Program) -> bool:
+    """Whether a program reduces over the rows of a tensor, so that chunks must be whole rows."""
     return any(node.level == Level.ROW for node in walk([program.parameter, *program.states.values()]))
 
 
-class Bucket:
+Kind = TypeVar("Kind", bound=Launch)
+
+
+class Bucket(Generic[Kind]):
     """Tensors that share a program, their storage types and, where the program asks for it, their dimensions."""
+
+    # What a backend runs, and how it cuts tensors up.
+    launch: type[Kind]
+    chunk, long_chunk = CHUNK, LONG_CHUNK
 
     def __init__(self, program: Program, members: Sequence[tuple[int, torch.Tensor, dict[str, Any]]]):
         self.program = program
@@ -125,7 +134,7 @@ class Bucket:
         self.table[:, FIRST_ADDRESS], self.table[:, FIRST_ADDRESS + 2 :] = columns[:, 0], columns[:, 1:]
         self.groups = list(dict.fromkeys(self.works))
         self.usual_rows = np.array([self.groups.index(i) for i in self.works], dtype=np.int64)
-        self.usual: dict[Variant, Launch] = {}
+        self.usual: dict[Variant, Kind] = {}
         self.nothing = [None] * len(self.params)
         # The counters as the last step left them, if they were all alike: (their bytes, count, scalar states).
         self.alike: tuple[bytes, float, tuple[float, ...]] | None = None
@@ -140,11 +149,11 @@ class Bucket:
 
     def _cut(self) -> Integers:
         """The chunk table: for each chunk its tensor, its first element and its number of elements."""
-        rows = _rows_matter(self.program) and self.ndim > 1
+        rows = rows_matter(self.program) and self.ndim > 1
         chunks: list[tuple[int, int, int]] = []
         for i, (p, count) in enumerate(zip(self.params, self.counts.tolist(), strict=True)):
             row = count // p.shape[0] if rows and count else 1
-            chunk = CHUNK if count < LARGE else LONG_CHUNK
+            chunk = self.chunk if count < LARGE else self.long_chunk
             size = max(row, chunk // row * row)
             chunks += [(i, start, min(size, count - start)) for start in range(0, count, size)]
         return np.array(chunks, dtype=np.int64).reshape(-1, 3)
@@ -227,7 +236,7 @@ class Bucket:
         aside = {*self.strangers, *self.sparse}
         return [self.params[i] if i in aside else g for i, g in enumerate(grads)]
 
-    def launches(self, works: Sequence[Work], active: Integers | None) -> list[Launch]:
+    def launches(self, works: Sequence[Work], active: Integers | None) -> list[Kind]:
         """What to run for the parameters that take part, and note what is to be settled afterwards."""
         alike = self._counts_alike() if active is None and not self.strangers else None
         if alike is None:
@@ -247,7 +256,7 @@ class Bucket:
     def _counter_bytes(self) -> bytes:
         return self.steps.tobytes() + b"".join(array.tobytes() for array in self.scalars.values())
 
-    def _usual(self, works: Sequence[Work], count: float, scalars: tuple[float, ...]) -> list[Launch]:
+    def _usual(self, works: Sequence[Work], count: float, scalars: tuple[float, ...]) -> list[Kind]:
         """All parameters take part and have taken the same number of steps: one situation for each group."""
         situations = [self.program.situation(works[i].values, count + 1, self.ndim, scalars) for i in self.groups]
         variant, _, after = situations[0]
@@ -255,7 +264,7 @@ class Bucket:
             return self._mixed(works, range(len(self.params)))
         launch = self.usual.get(variant)
         if launch is None:
-            launch = Launch(variant, self.layout, self.table, self.chunks, self.spans, len(self.groups))
+            launch = self.launch(variant, self.layout, self.table, self.chunks, self.spans, len(self.groups))
             self.usual[variant] = launch
         if self.alike is None:
             self.table[:, ROW_OF_VALUES] = self.usual_rows
@@ -265,7 +274,7 @@ class Bucket:
         self.taking_part = self.owned
         return [launch] if len(self.chunks) or self.is_spread else []
 
-    def _mixed(self, works: Sequence[Work], members: Sequence[int]) -> list[Launch]:
+    def _mixed(self, works: Sequence[Work], members: Sequence[int]) -> list[Kind]:
         """Some take part, their step counts differ or a gradient needs copying: a row for each situation."""
         self.alike = None
         self.taking_part = [self.owned[i] for i in members]
@@ -283,14 +292,16 @@ class Bucket:
             self.table[i, ROW_OF_VALUES] = number
             owners.setdefault(situation.variant, []).append(i)
             self.pending.append((i, situation.after))
-        launches: list[Launch] = []
+        launches: list[Kind] = []
         for variant, cases in rows.items():
             chunks = self.chunks[np.isin(self.chunks[:, 0], owners[variant])]
             if len(chunks) or self.is_spread:
                 chunks = chunks[np.argsort(np.isin(chunks[:, 0], list(self.strangers)), kind="stable")]
                 strangers = {i: g for i, g in self.strangers.items() if i in owners[variant]}
                 spans = self.spans.of(owners[variant])
-                launch = Launch(variant, self.layout, self.table, chunks, spans, len(cases), strangers, self.params)
+                launch = self.launch(
+                    variant, self.layout, self.table, chunks, spans, len(cases), strangers, self.params
+                )
                 for number, situation in cases.values():
                     launch.values[number, : len(situation.row)] = situation.row
                 launches.append(launch)

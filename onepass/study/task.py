@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +10,9 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from onepass.study.errors import StudyError
-
 Data = Dataset[Any] | DataLoader[Any]
 Loss = Callable[[Any, Any], Tensor]
 BatchSize = int | Literal["full"]
-
-DATA_DIR_VARIABLE = "ONEPASS_DATA_DIR"
 
 
 @dataclass(frozen=True)
@@ -124,13 +119,3 @@ def task_names() -> list[str]:
     from onepass.study import tasks
 
     return list(tasks.TASKS)
-
-
-def data_folders(data_dir: Path | None) -> list[Path]:
-    """Where to look for data, the first place first; `StudyError` if the folder that was asked for is not there."""
-    if data_dir is not None:
-        if not data_dir.is_dir():
-            raise StudyError(f"--data-dir {data_dir} is not a folder; name the folder that holds the data")
-        return [data_dir]
-    named = os.environ.get(DATA_DIR_VARIABLE)
-    return [*([Path(named)] if named else []), Path("data")]

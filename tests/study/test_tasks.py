@@ -15,10 +15,12 @@ import pytest
 import torch
 
 from onepass.optim.names import nearest
+from onepass.study import airfoil
 from onepass.study.errors import StudyError
+from onepass.study.folders import DATA_DIR_VARIABLE
 from onepass.study.record import Settings
-from onepass.study.task import DATA_DIR_VARIABLE, load_task, task_names
-from onepass.study.tasks import airfoil, cifar10
+from onepass.study.task import load_task, task_names
+from onepass.study.tasks import cifar10
 from onepass.study.training import fit
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

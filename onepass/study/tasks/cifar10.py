@@ -26,7 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from onepass.study.errors import StudyError
-from onepass.study.task import ACCURACY, DATA_DIR_VARIABLE, Arrays, Task, data_folders
+from onepass.study.folders import DATA_DIR_VARIABLE, data_folders
+from onepass.study.task import ACCURACY, Arrays, Task
 
 VALIDATION = 5000
 

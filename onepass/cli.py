@@ -55,14 +55,20 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, with its settings.")] = False,
     tensorboard: Annotated[Path | None, typer.Option(help="Write scalars for TensorBoard to this folder.")] = None,
+    framework: Annotated[
+        str | None,
+        typer.Option(help="airfoil in numpy, torch, jax, tensorflow, paddle, mxnet (with commas), or all: one table."),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="With --framework: runs of each form.  [default: 20]")] = None,
+    environments: Annotated[
+        Path | None, typer.Option(help="With --framework: a virtual environment for each.  [default: .venvs]")
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="With --framework: the JSON.  [default: runs/airfoil-frameworks.json]")
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Train one model with one optimizer."""
-    from onepass.study import train as training
-    from onepass.study.optimizers import read_options
-
-    loaded = load_task(task, data_dir)
-    path = checkpoint or training.default_checkpoint(loaded)
+    """Train one model with one optimizer; or, with --framework, the textbook's experiment in other frameworks."""
     given: dict[str, Any] = {
         "optimizer": optimizer,
         "lr": lr,
@@ -74,13 +80,48 @@ def train(
         "seed": seed,
         "device": device,
         "threads": threads,
-        "options": read_options(set_) if set_ else None,
-        "then": _then(then, then_lr, then_weight_decay, read_options(then_set or [], "--then-set"), patience),
+        "options": set_ or None,
     }
+    around = {"seeds": seeds, "environments": environments, "path": record}
+    if framework is not None:
+        second = {"then": then, "then_lr": then_lr, "then_weight_decay": then_weight_decay, "then_set": then_set}
+        rest = {"patience": patience, "checkpoint": checkpoint, "resume": resume or None, "tensorboard": tensorboard}
+        _train_in_frameworks(task, framework, {**given, **second, **rest}, around, data_dir)
+        return
+    for flag, value in (("--seeds", seeds), ("--environments", environments), ("--record", record)):
+        if value is not None:
+            raise StudyError(f"{flag} {value} is about other frameworks; name them with --framework")
+
+    from onepass.study import train as training
+    from onepass.study.optimizers import read_options
+
+    loaded = load_task(task, data_dir)
+    path = checkpoint or training.default_checkpoint(loaded)
+    given["options"] = read_options(set_) if set_ else None
+    given["then"] = _then(then, then_lr, then_weight_decay, read_options(then_set or [], "--then-set"), patience)
     settings = training.settings_for(
         loaded, {name: value for name, value in given.items() if value is not None}, path, resume
     )
     training.run(loaded, settings, Console(), checkpoint=path, resume=resume, tensorboard=tensorboard)
+
+
+def _train_in_frameworks(
+    task: str, framework: str, refused: dict[str, Any], given: dict[str, Any], data_dir: Path | None
+) -> None:
+    from onepass.study.frameworks import together
+
+    if task.lower() != "airfoil":
+        raise StudyError(f"--framework is for the task airfoil, not {task!r}: onepass train airfoil --framework all")
+    flags = {"options": "set"}
+    for name, value in refused.items():
+        if value is not None:
+            flag = flags.get(name, name).replace("_", "-")
+            raise StudyError(
+                f"--{flag} does not go with --framework, which runs the textbook's experiment as it stands; "
+                f"leave it out, or leave out --framework to train with torch"
+            )
+    settings = {name: value for name, value in given.items() if value is not None}
+    together.run_all(together.names_of(framework), Console(), data_dir=data_dir, **settings)
 
 
 def _batch_size(text: str | None) -> BatchSize | None:

@@ -1,0 +1,8 @@
+"""The textbook's airfoil experiment in MXNet: the same seeds come to the textbook's losses."""
+
+from airfoil_oracle import check_framework, concise_forms, needs_airfoil, scratch_forms
+
+
+@needs_airfoil
+def test_airfoil_comes_to_the_textbooks_losses():
+    check_framework("mxnet", scratch_forms() | concise_forms("gluon.Trainer", "onepass.functional"))

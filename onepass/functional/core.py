@@ -49,7 +49,7 @@ def initial_states(
 
 def advance(
     program: Program,
-    values: Mapping[str, Any],
+    values: Mapping[str, Any] | Sequence[Mapping[str, Any]],
     t: Any,
     params: Sequence[Any],
     grads: Sequence[Any],
@@ -60,7 +60,8 @@ def advance(
 
     Args:
         program: what to compute.
-        values: the program's hyperparameters: numbers, or arrays without dimensions whose values are not known yet.
+        values: the program's hyperparameters: numbers, or arrays without dimensions whose values are not known yet; for
+            all parameters the same, or a list with those of each.
         t: a number, or such an array.
         params, grads, states: as many of each.
         library: whose arrays they are.
@@ -69,13 +70,16 @@ def advance(
         The new parameters, their new states, and what transforms report.
     """
     arrays = [_Array(program, p, g, state, library) for p, g, state in zip(params, grads, states, strict=True)]
-    if library.is_traced(t) or any(map(library.is_traced, values.values())):
-        return _Traced(program, values, t, arrays, library).step()
+    groups = [values] * len(arrays) if isinstance(values, Mapping) else values
+    different = {id(group): group for group in groups}.values()
+    if library.is_traced(t) or any(library.is_traced(x) for group in different for x in group.values()):
+        return _Traced(program, groups, t, arrays, library).step()
     known: dict[Any, tuple[Variant, Sequence[Any], Sequence[Any]]] = {}
-    for array in arrays:
-        case = (array.ndim, *array.scalars)
+    for array, group in zip(arrays, groups, strict=True):
+        array.scalars = [float(x) for x in array.scalars]
+        case = (id(group), array.ndim, *array.scalars)
         if case not in known:
-            known[case] = program.situation(values, float(t), array.ndim, array.scalars)
+            known[case] = program.situation(group, float(t), array.ndim, array.scalars)
         array.decide(*known[case])
     return _finish(arrays)
 
@@ -152,7 +156,7 @@ class _Traced:
     """A step whose number, or some hyperparameter, is not known while it is written down."""
 
     program: Program
-    given: Mapping[str, Any]
+    given: Sequence[Mapping[str, Any]]
     t: Any
     arrays: Sequence[_Array]
     library: Library
@@ -161,16 +165,19 @@ class _Traced:
         with self.library.float64():
             number = self.library.step_value
             t = number(self.t)
-            values = {name: number(x) if self.library.is_traced(x) else x for name, x in self.given.items()}
+            groups = {
+                id(group): {name: number(x) if self.library.is_traced(x) else x for name, x in group.items()}
+                for group in self.given
+            }
             self.values: list[Mapping[str, Any]] = []
             self.memos: list[dict[Expr, Any]] = []
             # What depends on neither dimensions nor scalar states is the same for all: computed once for each case.
             cases: dict[Any, tuple[Mapping[str, Any], dict[Expr, Any]]] = {}
-            for array in self.arrays:
+            for array, group in zip(self.arrays, self.given, strict=True):
                 scalars = [number(x) if self.library.is_traced(x) else float(x) for x in array.scalars]
-                case = (array.ndim, *map(id, array.scalars))
+                case = (id(group), array.ndim, *map(id, array.scalars))
                 if case not in cases:
-                    known = {**values, "t": t, "p": t, "ndim": float(array.ndim)}
+                    known = {**groups[id(group)], "t": t, "p": t, "ndim": float(array.ndim)}
                     known.update((f"state.{key}", x) for key, x in zip(self.program.scalars, scalars, strict=True))
                     cases[case] = known, {}
                 self.values.append(cases[case][0])
@@ -185,6 +192,7 @@ class _Traced:
         """For each array the decisions that are known; and the conditions that are not, each with who asks for it."""
         chosen: list[dict[Expr, float]] = []
         pending: dict[Any, tuple[Any, list[tuple[int, Expr]]]] = {}
+        shared = {name for name, x in self.given[0].items() if all(group[name] is x for group in self.given)} | {"t"}
         for i in range(len(self.arrays)):
             mine: dict[Expr, float] = {}
             for node in self.program.decisions:
@@ -192,9 +200,7 @@ class _Traced:
                 if isinstance(condition, (bool, int, float)):
                     mine[node] = float(condition)
                 else:
-                    own = any(
-                        n.op == "symbol" and (n.data == "ndim" or n.data.startswith("state.")) for n in walk([node])
-                    )
+                    own = any(n.op == "symbol" and n.data not in shared for n in walk([node]))
                     pending.setdefault((node, id(self.memos[i]) if own else 0), (condition, []))[1].append((i, node))
             chosen.append(mine)
         return chosen, list(pending.values())

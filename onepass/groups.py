@@ -76,7 +76,7 @@ def host_values(program: Program, group: Group, number: Callable[[Any], Any] = f
     values: dict[str, Any] = {}
     for name, key, index in _places(program):
         if name == "lr_max":
-            values[name] = _lr_max(group)
+            values[name] = _lr_max(group) if group.get(name) is None else number(group[name])
         elif key in group:
             values[name] = number(group[key] if index is None else group[key][index])
     return values
@@ -90,9 +90,7 @@ def _places(program: Program) -> tuple[tuple[str, str, int | None], ...]:
 
 
 def _lr_max(group: Group) -> float:
-    """The rate that independent decay counts as the schedule's height: as given, or the highest declared or seen."""
-    if group.get("lr_max") is not None:
-        return float(group["lr_max"])
+    """The rate that independent decay takes for the schedule's height, unless given: the highest declared or seen."""
     seen = max(float(group.get(key) or 0.0) for key in ("lr", "initial_lr", "max_lr", "lr_peak"))
     group["lr_peak"] = seen
     return seen

@@ -8,6 +8,9 @@ from typing import Any
 from onepass.lang.expr import Expr
 from onepass.lang.ops import OPS
 
+# By their very type: NumPy's float64, what is left of an array without dimensions, is a float to `isinstance`.
+_NUMBERS = (bool, int, float)
+
 
 def on_host(root: Expr, values: Mapping[str, Any], memo: dict[Expr, Any]) -> Any:
     """The value of a step-level expression, computed with Python's floats, which are float64.
@@ -50,7 +53,7 @@ def on_arrays(root: Expr, values: Mapping[str, Any], memo: dict[Expr, Any], xp: 
     row = OPS[root.op]
     if row.kind == "reduction":
         value = row.arrays(xp, *args, root.data)
-    elif all(isinstance(arg, (bool, int, float)) for arg in args):
+    elif all(type(arg) in _NUMBERS for arg in args):
         value = row.floats(*args)
     else:
         if row.kind == "selection" and all(isinstance(arg, (int, float)) for arg in args[1:]):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onepass.functional import trees
-from onepass.functional.core import advance, initial_states
+from onepass.functional.core import TYPES, advance, initial_states
 from onepass.functional.library import library_of
 from onepass.functional.recipe import Recipe, recipe
 from onepass.lang import Applied, Rule
@@ -96,12 +96,17 @@ def update(params: Any, grads: Any, state: State, **changes: Any) -> tuple[Any, 
     rows = list(trees.matched(params, grads, "grads"))
     library = library_of([item for path, p, g in rows for item in ((f"params{path}", p), (f"grads{path}", g))])
     for path, p, g in rows:
-        if tuple(p.shape) != tuple(g.shape):
-            raise ValueError(f"grads{path} has the shape {tuple(g.shape)}, and params{path} {tuple(p.shape)}")
+        _check_shape(f"grads{path}", g, f"params{path}", p)
+        for where, x in ((f"params{path}", p), (f"grads{path}", g)):
+            if library.dtype(x) not in TYPES:
+                raise TypeError(f"{where} is of type {library.dtype(x)}; it must be of {', '.join(TYPES)}")
     program = state.recipe.program
     states: list[dict[str, Any]] = [{} for _ in rows]
     for key in program.initial:
-        for mine, (_, _, value) in zip(states, trees.matched(params, state.tensors[key], f"state {key}"), strict=True):
+        what = f"state.tensors[{key!r}]"
+        for mine, (path, p, value) in zip(states, trees.matched(params, state.tensors[key], what), strict=True):
+            if key not in program.scalars:
+                _check_shape(f"{what}{path}", value, f"params{path}", p)
             mine[key] = value
     values = state.recipe.changed(changes, library.is_traced)
     t = state.step + 1
@@ -110,6 +115,12 @@ def update(params: Any, grads: Any, state: State, **changes: Any) -> tuple[Any, 
     )
     after = State(state.recipe, t, _by_key(program.initial, params, new_states), reports)
     return trees.rebuilt(params, iter(new)), after
+
+
+def _check_shape(what: str, x: Any, where: str, p: Any) -> None:
+    shape = tuple(getattr(x, "shape", ()))
+    if shape != tuple(p.shape):
+        raise ValueError(f"{what} has the shape {shape}, and {where} {tuple(p.shape)}")
 
 
 def _by_key(keys: Any, params: Any, states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

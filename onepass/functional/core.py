@@ -16,7 +16,7 @@ from onepass.lang import Expr, Level
 
 Arrays = dict[str, Any]
 
-_TYPES = ("float16", "bfloat16", "float32", "float64")
+TYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 def initial_states(
@@ -30,8 +30,8 @@ def initial_states(
     states: list[Arrays] = []
     for where, p in params:
         dtype = library.dtype(p)
-        if dtype not in _TYPES:
-            raise TypeError(f"{where} is of type {dtype}; a parameter is of {', '.join(_TYPES)}")
+        if dtype not in TYPES:
+            raise TypeError(f"{where} is of type {dtype}; a parameter is of {', '.join(TYPES)}")
         state: Arrays = {}
         for key in program.initial:
             value = initial_value(program, key, p, {**values, "ndim": float(len(p.shape))}, library.xp)
@@ -39,17 +39,15 @@ def initial_states(
                 state[key] = float(value)
                 continue
             stored = _working(dtype) if key in program.precise else dtype
-            if isinstance(value, (bool, int, float)):
-                state[key] = library.filled(p, float(value), stored)
-            else:
-                state[key] = library.cast(value, stored)
+            # A state that starts as the parameter is an array of its own: either may be written to, or donated.
+            state[key] = _new(value, p, stored, library)
         states.append(state)
     return states
 
 
 def advance(
     program: Program,
-    values: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    values: Mapping[str, Any],
     t: Any,
     params: Sequence[Any],
     grads: Sequence[Any],
@@ -60,8 +58,7 @@ def advance(
 
     Args:
         program: what to compute.
-        values: the program's hyperparameters: numbers, or arrays without dimensions whose values are not known yet; for
-            all parameters the same, or a list with those of each.
+        values: the program's hyperparameters: numbers, or arrays without dimensions whose values are not known yet.
         t: a number, or such an array.
         params, grads, states: as many of each.
         library: whose arrays they are.
@@ -70,22 +67,29 @@ def advance(
         The new parameters, their new states, and what transforms report.
     """
     arrays = [_Array(program, p, g, state, library) for p, g, state in zip(params, grads, states, strict=True)]
-    groups = [values] * len(arrays) if isinstance(values, Mapping) else values
-    different = {id(group): group for group in groups}.values()
-    if library.is_traced(t) or any(library.is_traced(x) for group in different for x in group.values()):
-        return _Traced(program, groups, t, arrays, library).step()
-    known: dict[Any, tuple[Variant, Sequence[Any], Sequence[Any]]] = {}
-    for array, group in zip(arrays, groups, strict=True):
-        array.scalars = [float(x) for x in array.scalars]
-        case = (id(group), array.ndim, *array.scalars)
-        if case not in known:
-            known[case] = program.situation(group, float(t), array.ndim, array.scalars)
-        array.decide(*known[case])
-    return _finish(arrays)
+    numbers = [t, *values.values(), *(x for array in arrays for x in array.scalars)]
+    with library.arithmetic():
+        if any(map(library.is_traced, numbers)):
+            return _Traced(program, values, t, arrays, library).step()
+        known: dict[Any, tuple[Variant, Sequence[Any], Sequence[Any]]] = {}
+        for array in arrays:
+            scalars = [float(x) for x in array.scalars]
+            case = (array.ndim, *scalars)
+            if case not in known:
+                known[case] = program.situation(values, float(t), array.ndim, scalars)
+            array.decide(*known[case])
+        return _finish(arrays)
 
 
 def _working(dtype: str) -> str:
     return dtype if dtype == "float64" else "float32"
+
+
+def _new(value: Any, like: Any, dtype: str, library: Library) -> Any:
+    """A value in the shape of ``like``, in an array that nobody else holds."""
+    if isinstance(value, (bool, int, float)):
+        return library.filled(like, float(value), dtype)
+    return library.filled(like, 1.0, dtype) * library.cast(value, dtype)
 
 
 class _Array:
@@ -101,7 +105,7 @@ class _Array:
         stored = {"p": p, **{f"state.{key}": state[key] for key in program.states}}
         self.dtypes = {name: library.dtype(x) for name, x in stored.items()}
         self.working = _working(self.dtypes["p"])
-        self.stored = stored
+        self.stored, self.g = stored, g
         self.values = {name: library.cast(x, self.working) for name, x in {**stored, "g": g}.items()}
         self.known: dict[Expr, Any] = {}
 
@@ -116,16 +120,27 @@ class _Array:
         return on_arrays(expression, self.values, self.known, self.library.xp)
 
     def result(self) -> tuple[Any, Arrays]:
-        new = {"p": self.value(self.variant.parameter)}
-        new.update((f"state.{key}", self.value(value)) for key, value in self.variant.states.items())
+        # Of an array without elements there is nothing to compute, and some means of none are an error.
+        new = {"p": self.value(self.variant.parameter)} if self.size else {}
+        new.update((f"state.{key}", self.value(value)) for key, value in self.variant.states.items() if self.size)
         # A state that this step leaves alone stays as it is stored.
-        final = {
-            name: self.library.cast(new[name], self.dtypes[name]) if name in new else self.stored[name]
-            for name in self.stored
-        }
+        final = dict(self.stored)
+        # A first momentum is the gradient, and slow weights are at times the fast ones: each its own array.
+        taken = {id(x) for x in (self.g, *self.stored.values(), *self.values.values())}
+        for name, value in new.items():
+            final[name] = self.fit(value, self.dtypes[name], taken)
+            taken.add(id(final[name]))
         state = {key: final[f"state.{key}"] for key in self.program.states}
         state.update(zip(self.program.scalars, self.after, strict=True))
         return final["p"], state
+
+    def fit(self, value: Any, dtype: str, taken: set[int]) -> Any:
+        """A new value as it is stored: a number or a row's value is spread over the parameter's shape."""
+        if not isinstance(value, (bool, int, float)):
+            whole = self.library.cast(value, dtype)
+            if tuple(whole.shape) == tuple(self.stored["p"].shape) and id(whole) not in taken:
+                return whole
+        return _new(value, self.stored["p"], dtype, self.library)
 
 
 def _finish(arrays: Sequence[_Array]) -> tuple[list[Any], list[Arrays], Arrays]:
@@ -140,12 +155,13 @@ def _reduce_over_the_model(arrays: Sequence[_Array]) -> None:
     rounds = [[node for node in array.variant.reductions if node.level == Level.MODEL] for array in arrays]
     for nodes in zip(*rounds, strict=True):
         xp = arrays[0].library.xp
-        parts = [xp.sum(array.value(node.args[0])) for node, array in zip(nodes, arrays, strict=True)]
-        widest = "float64" if any(array.working == "float64" for array in arrays) else "float32"
-        total = sum(
-            (arrays[0].library.cast(part, widest) for part in parts[1:]), arrays[0].library.cast(parts[0], widest)
-        )
-        count = sum(array.size for array in arrays)
+        pairs = [(node, array) for node, array in zip(nodes, arrays, strict=True) if array.size]
+        widest = "float64" if any(array.working == "float64" for _, array in pairs) else "float32"
+        parts = [array.library.cast(xp.sum(array.value(node.args[0])), widest) for node, array in pairs]
+        total: Any = parts[0] if parts else xp.sum(arrays[0].values["p"])
+        for part in parts[1:]:
+            total = total + part
+        count = max(sum(array.size for array in arrays), 1)
         for node, array in zip(nodes, arrays, strict=True):
             result = total / count if node.op == "mean" else total
             array.known[node] = array.library.cast(result, array.working)
@@ -156,7 +172,7 @@ class _Traced:
     """A step whose number, or some hyperparameter, is not known while it is written down."""
 
     program: Program
-    given: Sequence[Mapping[str, Any]]
+    given: Mapping[str, Any]
     t: Any
     arrays: Sequence[_Array]
     library: Library
@@ -165,19 +181,16 @@ class _Traced:
         with self.library.float64():
             number = self.library.step_value
             t = number(self.t)
-            groups = {
-                id(group): {name: number(x) if self.library.is_traced(x) else x for name, x in group.items()}
-                for group in self.given
-            }
+            values = {name: number(x) if self.library.is_traced(x) else x for name, x in self.given.items()}
             self.values: list[Mapping[str, Any]] = []
             self.memos: list[dict[Expr, Any]] = []
             # What depends on neither dimensions nor scalar states is the same for all: computed once for each case.
             cases: dict[Any, tuple[Mapping[str, Any], dict[Expr, Any]]] = {}
-            for array, group in zip(self.arrays, self.given, strict=True):
+            for array in self.arrays:
                 scalars = [number(x) if self.library.is_traced(x) else float(x) for x in array.scalars]
-                case = (id(group), array.ndim, *map(id, array.scalars))
+                case = (array.ndim, *map(id, array.scalars))
                 if case not in cases:
-                    known = {**groups[id(group)], "t": t, "p": t, "ndim": float(array.ndim)}
+                    known = {**values, "t": t, "p": t, "ndim": float(array.ndim)}
                     known.update((f"state.{key}", x) for key, x in zip(self.program.scalars, scalars, strict=True))
                     cases[case] = known, {}
                 self.values.append(cases[case][0])
@@ -192,7 +205,6 @@ class _Traced:
         """For each array the decisions that are known; and the conditions that are not, each with who asks for it."""
         chosen: list[dict[Expr, float]] = []
         pending: dict[Any, tuple[Any, list[tuple[int, Expr]]]] = {}
-        shared = {name for name, x in self.given[0].items() if all(group[name] is x for group in self.given)} | {"t"}
         for i in range(len(self.arrays)):
             mine: dict[Expr, float] = {}
             for node in self.program.decisions:
@@ -200,7 +212,9 @@ class _Traced:
                 if isinstance(condition, (bool, int, float)):
                     mine[node] = float(condition)
                 else:
-                    own = any(n.op == "symbol" and n.data not in shared for n in walk([node]))
+                    own = any(
+                        n.op == "symbol" and (n.data == "ndim" or n.data.startswith("state.")) for n in walk([node])
+                    )
                     pending.setdefault((node, id(self.memos[i]) if own else 0), (condition, []))[1].append((i, node))
             chosen.append(mine)
         return chosen, list(pending.values())
@@ -238,4 +252,4 @@ class _Traced:
         return float(x) if isinstance(x, (bool, int, float)) else self.library.cast(x, dtype)
 
 
-__all__ = ["Arrays", "advance", "initial_states"]
+__all__ = ["TYPES", "Arrays", "advance", "initial_states"]

@@ -29,7 +29,7 @@ class Jax(Library):
         return jnp.full_like(x, value, dtype=dtype)
 
     def is_traced(self, x: Any) -> bool:
-        return isinstance(x, jax.Array)
+        return isinstance(x, jax.core.Tracer)
 
     def float64(self) -> AbstractContextManager[Any]:
         return jax.enable_x64(True)

@@ -47,6 +47,10 @@ class Library:
         """An array like ``x``, on the same device, with one value everywhere."""
         raise NotImplementedError
 
+    def arithmetic(self) -> AbstractContextManager[Any]:
+        """Where arrays are computed on: as IEEE 754 says, without a word about infinities and NaNs."""
+        return nullcontext()
+
     # For traced functions
 
     def is_traced(self, x: Any) -> bool:

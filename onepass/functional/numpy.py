@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import AbstractContextManager
 from typing import Any
+
+import numpy as np
 
 from onepass.functional.library import Library
 
@@ -19,10 +22,14 @@ class NumPy(Library):
         return x.dtype.name
 
     def cast(self, x: Any, dtype: str) -> Any:
-        return x.astype(dtype, copy=False)
+        # Arithmetic on an array without dimensions leaves a scalar: what is stored is an array again.
+        return self.xp.asarray(x, dtype=dtype)
 
     def filled(self, x: Any, value: float, dtype: str) -> Any:
-        return self.xp.full_like(x, value, dtype=dtype)
+        return self.xp.full_like(x, value, dtype=dtype, subok=False)
+
+    def arithmetic(self) -> AbstractContextManager[Any]:
+        return np.errstate(all="ignore")
 
 
 def library(package: str) -> Library:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -65,6 +65,10 @@ class Recipe:
     transforms: tuple[Applied, ...]
     decay_form: str
     items: tuple[tuple[str, Any], ...]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The compiled rule stays behind: what unpickles compiles it again.
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
     @cached_property
     def program(self) -> Program:
@@ -142,23 +146,32 @@ def recipe(
     group.update(hyperparameters)
     group.update((key, value) for key, value in (("lr", lr), ("weight_decay", weight_decay)) if value is not None)
     group["maximize"] = bool(maximize)
+    if isinstance(group["weight_decay"], Applied) and "weight_decay" in preset.rule.hyperparameters:
+        raise ValueError(f"{name} decays by itself: weight_decay takes a number, not {group['weight_decay']!r}")
     settle_decay(name, group)
     form = group.pop("decay", preset.decay_form)
     group.update(check_transforms(name, transforms, group))
     group = {key: tuple(value) if isinstance(value, list) else value for key, value in group.items()}
     whole = Recipe(name, preset.rule, preset.built_in, tuple(transforms), form, ())
     _check(whole, group)
-    plain = {key: _plain(value) for key, value in group.items()}
-    if form == "independent" and plain.get("lr_max") is None:
+    for key, value in group.items():
+        if hasattr(value, "landmarks"):
+            raise TypeError(f"{name}: {key} takes a number, not {value!r}: give update {key}=schedule(step) instead")
+    if form == "independent" and group.get("lr_max") is None:
         # The rate that counts as the schedule's height must not follow a rate that is given for one step.
-        plain["lr_max"] = plain["lr"]
-    made = Recipe(name, preset.rule, preset.built_in, tuple(transforms), form, tuple(plain.items()))
+        group["lr_max"] = group["lr"]
+    settled = tuple(Applied(given.transform, _plain_items(given.items)) for given in transforms)
+    made = Recipe(name, preset.rule, preset.built_in, settled, form, _plain_items(group.items()))
     _ = made.program
     return made
 
 
+def _plain_items(items: Iterable[tuple[str, Any]]) -> tuple[tuple[str, Any], ...]:
+    return tuple((key, _plain(value)) for key, value in items)
+
+
 def _plain(value: Any) -> Any:
     """A hyperparameter as a number that hashes, whatever it came as."""
-    if isinstance(value, tuple):
+    if isinstance(value, (tuple, list)):
         return tuple(map(_plain, value))
     return value if value is None or isinstance(value, (bool, int)) else float(value)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 
 def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -28,6 +29,11 @@ def rebuilt(tree: Any, new: Iterator[Any]) -> Any:
 
 
 def _like(tree: Any, content: Any) -> Any:
+    if isinstance(tree, dict):
+        # Not made anew: a defaultdict, or a class of one's own, may want more than its content.
+        like = copy.copy(cast("dict[Any, Any]", tree))
+        like.update(content)
+        return like
     make: Callable[..., Any] = type(tree)
     return make(*content) if hasattr(tree, "_fields") else make(content)
 

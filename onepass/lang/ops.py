@@ -130,6 +130,11 @@ def _operator(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda xp, *args: function(*args)
 
 
+def _unless_mended(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The operator, or the namespace's function of this name where its arrays' own operator falls short."""
+    return lambda xp, *args: getattr(xp, name, function)(*args)
+
+
 def _named(name: str) -> Callable[..., Any]:
     return lambda xp, *args: getattr(xp, name)(*args)
 
@@ -144,7 +149,7 @@ _ROWS = [
     Op("sub", 2, "arithmetic", operator.sub, _operator(operator.sub)),
     Op("mul", 2, "arithmetic", operator.mul, _operator(operator.mul)),
     Op("div", 2, "arithmetic", _divide, _operator(operator.truediv)),
-    Op("pow", 2, "arithmetic", _power, _operator(operator.pow)),
+    Op("pow", 2, "arithmetic", _power, _unless_mended("mended_pow", operator.pow)),
     Op("mod", 2, "arithmetic", _remainder, _operator(operator.mod)),
     Op("neg", 1, "arithmetic", operator.neg, _operator(operator.neg)),
     Op("absolute", 1, "arithmetic", abs, _operator(abs)),
@@ -160,8 +165,8 @@ _ROWS = [
     Op("ge", 2, "comparison", operator.ge, _operator(operator.ge)),
     Op("eq", 2, "comparison", operator.eq, _operator(operator.eq)),
     Op("ne", 2, "comparison", operator.ne, _operator(operator.ne)),
-    Op("and", 2, "logic", lambda a, b: a and b, _operator(operator.and_)),
-    Op("or", 2, "logic", lambda a, b: a or b, _operator(operator.or_)),
+    Op("and", 2, "logic", lambda a, b: a and b, _unless_mended("mended_and", operator.and_)),
+    Op("or", 2, "logic", lambda a, b: a or b, _unless_mended("mended_or", operator.or_)),
     Op("where", 3, "selection", _select, _array_where),
     Op("sum", 1, "reduction", _alone, _array_reduction("sum")),
     Op("mean", 1, "reduction", _alone, _array_reduction("mean")),

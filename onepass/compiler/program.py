@@ -135,10 +135,16 @@ class Program:
         return Situation(variant, variant.compute_row(known), self._settle(known))
 
     @cached_property
+    def span(self) -> Level:
+        """How much must be known before any of it can be stepped: the level of the widest reduction."""
+        roots = [self.parameter, *self.states.values(), *self.reports.values()]
+        reductions = (node for node in walk(roots) if node.op in OPS and OPS[node.op].kind == "reduction")
+        return min((node.level for node in reductions), default=Level.ELEMENT)
+
+    @property
     def is_elementwise(self) -> bool:
         """Whether no element's step depends on another's."""
-        roots = [self.parameter, *self.states.values(), *self.reports.values()]
-        return not any(node.op in OPS and OPS[node.op].kind == "reduction" for node in walk(roots))
+        return self.span == Level.ELEMENT
 
     @cached_property
     def _choose(self) -> Callable[[Mapping[str, Any]], tuple[float, ...]]:

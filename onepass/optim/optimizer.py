@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch._compile import _disable_dynamo
 
+from onepass.backends import mesh
 from onepass.backends.reference import real
 from onepass.backends.select import Runner, choose
 from onepass.compiler import GUARD, Program, Stage, Work, initial_value
@@ -199,6 +200,7 @@ class Optimizer(torch.optim.Optimizer):
         differentiable = self.defaults["differentiable"]
         with torch.set_grad_enabled(differentiable):
             works = [self._work(group) for group in self.param_groups]
+            mesh.agree(works)
             reports = self._runner().step(works, self.state, differentiable=differentiable)
         skipped = reports.get(GUARD, 0) > 0
         self.skipped_steps += skipped

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         Adam,
         Adamax,
         AdamW,
+        GradientRelease,
         NAdam,
         Optimizer,
         RAdam,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
         kernel_source,
         list_optimizers,
         optimizer,
+        release_gradients,
     )
     from onepass.optim.param_groups import param_groups
 
@@ -73,6 +75,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adamax",
+    "GradientRelease",
     "NAdam",
     "Optimizer",
     "RAdam",
@@ -104,6 +107,7 @@ __all__ = [
     "norm",
     "optimizer",
     "param_groups",
+    "release_gradients",
     "rule",
     "scalar",
     "schedules",

@@ -25,6 +25,7 @@ from onepass.optim.registry import (
     list_optimizers,
     optimizer,
 )
+from onepass.optim.release import GradientRelease, release_gradients
 
 __all__ = [
     "SGD",
@@ -34,6 +35,7 @@ __all__ = [
     "AdamW",
     "Adamax",
     "Description",
+    "GradientRelease",
     "NAdam",
     "Optimizer",
     "RAdam",
@@ -48,4 +50,5 @@ __all__ = [
     "kernel_source",
     "list_optimizers",
     "optimizer",
+    "release_gradients",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch._compile import _disable_dynamo
@@ -28,6 +28,9 @@ from onepass.optim import scheduling
 from onepass.optim.checkpoint import in_the_order_of_names, restore
 from onepass.transforms import average
 from onepass.transforms.gradient import unscale, watch
+
+if TYPE_CHECKING:
+    from onepass.optim.release import GradientRelease
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -67,6 +70,8 @@ class Optimizer(torch.optim.Optimizer):
     _backend_runner: Runner | None = None
     _reports: Mapping[str, float] = MappingProxyType({})
     _averages_are_in: bool = False
+    # Set while `onepass.release_gradients` lets parameters step during backward; a copy of the optimizer is not.
+    _release: GradientRelease | None = None
 
     def __init__(self, params: Any, defaults: dict[str, Any]):
         name = type(self).__name__
@@ -149,6 +154,12 @@ class Optimizer(torch.optim.Optimizer):
         group = self.param_groups[-1]
         if "param_names" not in group:
             group["params"] = list(dict.fromkeys(group["params"]))
+        if self._release is not None:
+            try:
+                self._release._take_in([group])
+            except ValueError:
+                self.param_groups.pop()
+                raise
 
     def _check(self, group: Group) -> None:
         prefixed = [("", given) for given in self.built_in]
@@ -187,6 +198,8 @@ class Optimizer(torch.optim.Optimizer):
             RuntimeError: a gradient is sparse where the rule or a transform spans more than an element, or the averages
                 are in place. Nothing has been changed then.
         """
+        if self._release is not None:
+            return self._release._finish(closure)
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -208,6 +221,12 @@ class Optimizer(torch.optim.Optimizer):
             scheduling.finish(self.param_groups)
         self._reports = reports or self._reports
         return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop all gradients, or with ``set_to_none=False`` fill them with zeros."""
+        super().zero_grad(set_to_none)
+        if self._release is not None:
+            self._release._forget_arrivals()
 
     @property
     def last_grad_norm(self) -> float | None:
@@ -302,14 +321,17 @@ class Optimizer(torch.optim.Optimizer):
     # Copies and checkpoints
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("transforms", "backend", "skip_nonfinite", "skipped_steps", "_step_supports_amp_scaling")
-        return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
+        own = {name: getattr(self, name) for name in ("transforms", "backend", "skip_nonfinite", "skipped_steps")}
+        # Not as it is now: a copy's gradients are not released.
+        return {**super().__getstate__(), **own, "_step_supports_amp_scaling": bool(self.defaults.get("fused"))}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._programs = {}
         # The states are others now, and a runner knows where the old ones lie.
         self._backend_runner = None
+        if self._release is not None:
+            self._release._restart()
         for group in self.param_groups:
             for name, default in self.defaults.items():
                 group.setdefault(name, default)

@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test test-integration check bench format clean
+.PHONY: help demo test test-integration test-frameworks check bench format clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,27 @@ $(VENV)/.integration: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[integration]'
 	@touch $@ $(VENV)/.dev $(VENV)/.demo
 
+# Each framework has an environment of its own, for no two of them agree on what else there may be. MXNet ends with
+# Python 3.11, where JAX begins.
+FRAMEWORKS := jax tensorflow paddle mxnet
+FRAMEWORK_PYTHON ?= $(shell python3.11 -c 'print("python3.11")' 2>/dev/null || echo $(PYTHON))
+
+test-frameworks: $(FRAMEWORKS:%=test-%)  ## run the tests of each framework (test-jax, ...), in an environment of its own
+
+$(FRAMEWORKS:%=test-%): test-%: .venvs/%/.ready
+	@.venvs/$*/bin/python -m pytest tests/frameworks/test_documentation.py \
+		$(wildcard tests/frameworks/test_$**.py) $(if $(filter tensorflow,$*),$(wildcard tests/frameworks/test_keras*.py)) \
+		|| { echo "make test-$*: the tests of $* failed" >&2; exit 1; }
+
+# onepass alone: it serves a framework without torch and Numba.
+.venvs/%/.ready: tests/frameworks/requirements/%.txt pyproject.toml
+	$(FRAMEWORK_PYTHON) -m venv .venvs/$*
+	.venvs/$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	.venvs/$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+.PRECIOUS: .venvs/%/.ready
+
 check: $(VENV)/.dev  ## format, lint, types and layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -58,5 +79,5 @@ format: $(VENV)/.dev  ## format and mend what the linter can
 	$(BIN)/ruff check --fix .
 
 clean:  ## remove the environment, caches and runs
-	rm -rf $(VENV) runs .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venvs runs .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

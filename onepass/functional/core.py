@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from onepass.compiler import Program, Variant, initial_value, on_arrays, walk
+from onepass.compiler import Program, Situation, Variant, initial_value, on_arrays, walk
 from onepass.functional.library import Library
 from onepass.lang import Expr, Level
 
@@ -47,7 +47,7 @@ def initial_states(
 
 def advance(
     program: Program,
-    values: Mapping[str, Any],
+    values: Mapping[str, Any] | Sequence[Mapping[str, Any]],
     t: Any,
     params: Sequence[Any],
     grads: Sequence[Any],
@@ -58,7 +58,8 @@ def advance(
 
     Args:
         program: what to compute.
-        values: the program's hyperparameters: numbers, or arrays without dimensions whose values are not known yet.
+        values: the program's hyperparameters: numbers, or arrays without dimensions whose values are not known yet; for
+            all parameters the same, or a list with those of each.
         t: a number, or such an array.
         params, grads, states: as many of each.
         library: whose arrays they are.
@@ -66,18 +67,57 @@ def advance(
     Returns:
         The new parameters, their new states, and what transforms report.
     """
+    groups = [values] * len(params) if isinstance(values, Mapping) else values
+    different = {id(group): group for group in groups}.values()
+    numbers = [t, *(x for group in different for x in group.values())]
+    numbers += [state[key] for key in program.scalars for state in states]
+    if not any(map(library.is_traced, numbers)):
+        items = zip(groups, params, grads, states, strict=True)
+        return advance_each([Item(program, group, float(t), *arrays) for group, *arrays in items], library)
     arrays = [_Array(program, p, g, state, library) for p, g, state in zip(params, grads, states, strict=True)]
-    numbers = [t, *values.values(), *(x for array in arrays for x in array.scalars)]
     with library.arithmetic():
-        if any(map(library.is_traced, numbers)):
-            return _Traced(program, values, t, arrays, library).step()
-        known: dict[Any, tuple[Variant, Sequence[Any], Sequence[Any]]] = {}
-        for array in arrays:
-            scalars = [float(x) for x in array.scalars]
-            case = (array.ndim, *scalars)
-            if case not in known:
-                known[case] = program.situation(values, float(t), array.ndim, scalars)
-            array.decide(*known[case])
+        return _Traced(program, groups, t, arrays, library).step()
+
+
+@dataclass
+class Item:
+    """One parameter that takes part in a step, with everything that is its own.
+
+    Attributes:
+        program: what to compute; all of a step have the same transforms.
+        values: the program's hyperparameters, one object for all parameters that share them.
+        t: its step number, 1 being the first.
+        p, g, state: its arrays.
+    """
+
+    program: Program
+    values: Mapping[str, float]
+    t: float
+    p: Any
+    g: Any
+    state: Arrays
+
+
+def situations(items: Sequence[Item]) -> list[Situation]:
+    """What the step is for each of these parameters; computed once for those whose step values must be the same."""
+    known: dict[Any, Situation] = {}
+    found: list[Situation] = []
+    for item in items:
+        scalars = [float(item.state[key]) for key in item.program.scalars]
+        case = (id(item.program), id(item.values), item.t, len(item.p.shape), *scalars)
+        if case not in known:
+            known[case] = item.program.situation(item.values, item.t, len(item.p.shape), scalars)
+        found.append(known[case])
+    return found
+
+
+def advance_each(items: Sequence[Item], library: Library) -> tuple[list[Any], list[Arrays], Arrays]:
+    """Take one step of parameters that may differ in hyperparameters, weight decay and step count; see `advance`."""
+    with library.arithmetic():
+        arrays: list[_Array] = []
+        for item, situation in zip(items, situations(items), strict=True):
+            arrays.append(_Array(item.program, item.p, item.g, item.state, library))
+            arrays[-1].decide(*situation)
         return _finish(arrays)
 
 
@@ -172,7 +212,7 @@ class _Traced:
     """A step whose number, or some hyperparameter, is not known while it is written down."""
 
     program: Program
-    given: Mapping[str, Any]
+    given: Sequence[Mapping[str, Any]]
     t: Any
     arrays: Sequence[_Array]
     library: Library
@@ -181,16 +221,19 @@ class _Traced:
         with self.library.float64():
             number = self.library.step_value
             t = number(self.t)
-            values = {name: number(x) if self.library.is_traced(x) else x for name, x in self.given.items()}
+            groups = {
+                id(group): {name: number(x) if self.library.is_traced(x) else x for name, x in group.items()}
+                for group in self.given
+            }
             self.values: list[Mapping[str, Any]] = []
             self.memos: list[dict[Expr, Any]] = []
             # What depends on neither dimensions nor scalar states is the same for all: computed once for each case.
             cases: dict[Any, tuple[Mapping[str, Any], dict[Expr, Any]]] = {}
-            for array in self.arrays:
+            for array, group in zip(self.arrays, self.given, strict=True):
                 scalars = [number(x) if self.library.is_traced(x) else float(x) for x in array.scalars]
-                case = (array.ndim, *map(id, array.scalars))
+                case = (id(group), array.ndim, *map(id, array.scalars))
                 if case not in cases:
-                    known = {**values, "t": t, "p": t, "ndim": float(array.ndim)}
+                    known = {**groups[id(group)], "t": t, "p": t, "ndim": float(array.ndim)}
                     known.update((f"state.{key}", x) for key, x in zip(self.program.scalars, scalars, strict=True))
                     cases[case] = known, {}
                 self.values.append(cases[case][0])
@@ -205,6 +248,7 @@ class _Traced:
         """For each array the decisions that are known; and the conditions that are not, each with who asks for it."""
         chosen: list[dict[Expr, float]] = []
         pending: dict[Any, tuple[Any, list[tuple[int, Expr]]]] = {}
+        shared = {name for name, x in self.given[0].items() if all(group[name] is x for group in self.given)} | {"t"}
         for i in range(len(self.arrays)):
             mine: dict[Expr, float] = {}
             for node in self.program.decisions:
@@ -212,9 +256,7 @@ class _Traced:
                 if isinstance(condition, (bool, int, float)):
                     mine[node] = float(condition)
                 else:
-                    own = any(
-                        n.op == "symbol" and (n.data == "ndim" or n.data.startswith("state.")) for n in walk([node])
-                    )
+                    own = any(n.op == "symbol" and n.data not in shared for n in walk([node]))
                     pending.setdefault((node, id(self.memos[i]) if own else 0), (condition, []))[1].append((i, node))
             chosen.append(mine)
         return chosen, list(pending.values())
@@ -252,4 +294,4 @@ class _Traced:
         return float(x) if isinstance(x, (bool, int, float)) else self.library.cast(x, dtype)
 
 
-__all__ = ["TYPES", "Arrays", "advance", "initial_states"]
+__all__ = ["TYPES", "Arrays", "Item", "advance", "advance_each", "initial_states", "situations"]

@@ -12,6 +12,9 @@ from onepass.transforms import decay, maximize
 
 Group = dict[str, Any]
 
+# Where a group may say how high its learning rate goes.
+_HEIGHTS = ("lr", "initial_lr", "max_lr", "lr_peak", "lr_max")
+
 
 def settle_decay(owner: str, group: Group) -> None:
     """Turn ``weight_decay=decay.l2(0.1)`` into a plain number, which checkpoints can hold, and the name of its form."""
@@ -91,7 +94,7 @@ def _places(program: Program) -> tuple[tuple[str, str, int | None], ...]:
 
 def _lr_max(group: Group) -> float:
     """The rate that independent decay takes for the schedule's height, unless given: the highest declared or seen."""
-    seen = max(float(group.get(key) or 0.0) for key in ("lr", "initial_lr", "max_lr", "lr_peak"))
+    seen = max(float(group.get(key) or 0.0) for key in _HEIGHTS if key != "lr_max")
     group["lr_peak"] = seen
     return seen
 
@@ -109,7 +112,11 @@ def check_group(owner: str, rules: Sequence[Rule], transforms: Sequence[tuple[st
         TypeError: a value is no number.
         ValueError: a value is out of range.
     """
-    check(owner, "lr", group["lr"], 0.0, COMMON["lr"])
+    if group.get("decay") is not None and not (isinstance(group["decay"], str) and group["decay"] in decay.FORMS):
+        raise ValueError(f"{owner}: decay names a form, one of {', '.join(decay.FORMS)}, not {group['decay']!r}")
+    for name in _HEIGHTS if group.get("decay") == "independent" else ("lr",):
+        if name == "lr" or group.get(name) is not None:
+            check(owner, name, group[name], 0.0, COMMON["lr"])
     check(owner, "weight_decay", group["weight_decay"], 0.0, COMMON["weight_decay"])
     for rule in rules:
         rule.check(owner, group)

@@ -135,6 +135,20 @@ def test_other_names_are_an_error_that_lists_them():
         other.load_state_dict(opt.state_dict())
 
 
+def test_names_that_come_twice_are_told_apart_by_their_order_or_not_at_all():
+    def twins(names):
+        return list(zip(names, parameters(shapes=((2,), (2,), (2,))), strict=True))
+
+    there, here = twins("aab"), twins("aab")
+    opt, other = onepass.AdamW(there), onepass.AdamW(here)
+    steps(opt, [p for _, p in there], 2, 1)
+    other.load_state_dict(opt.state_dict())
+    for (_, p), (_, q) in zip(there, here, strict=True):
+        assert torch.equal(opt.state[p]["exp_avg"], other.state[q]["exp_avg"])
+    with pytest.raises(ValueError, match="come in another order, and 'a' names several of them"):
+        onepass.AdamW(twins("aba")).load_state_dict(opt.state_dict())
+
+
 def test_other_groups_are_an_error_that_changes_nothing():
     params = parameters()
     opt = onepass.AdamW(params)

@@ -54,6 +54,7 @@ def check(owner: str, name: str, value: Any, default: Any, allowed: Range | None
     Anything that ``float()`` takes is a number here (a tensor of one element too), except a string: ``"1e-4"``, which
     is what YAML makes of 1e-4, would fail much later, or silently. A bool counts as one only where the default is one.
     A default of None admits None, for "not given". A schedule has ``landmarks``, the numbers that it will come to.
+    A tensor that requires a gradient is refused: it would wait for one in vain.
     """
     if default is None and value is None:
         return
@@ -69,12 +70,19 @@ def check(owner: str, name: str, value: Any, default: Any, allowed: Range | None
         for landmark in landmarks:
             check(owner, name, landmark, default, allowed)
         return
-    if isinstance(value, str) or (isinstance(value, bool) and not isinstance(default, bool)):
-        raise TypeError(f"{owner}: {name} takes a number, not {value!r}{_remedy(value)}")
+    if getattr(value, "requires_grad", False):
+        raise ValueError(f"{owner}: {name} requires a gradient, and no step gives it one: pass {name}.detach()")
     try:
-        number = float(value)
-    except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"{owner}: {name} takes a number, not {value!r}") from None
+        # An array of one element has no other way that neither warns nor depends on NumPy's version.
+        single = value.item() if hasattr(value, "item") else value
+        if isinstance(single, str) or (isinstance(single, bool) and not isinstance(default, bool)):
+            raise TypeError
+        number = float(single)
+    except OverflowError:
+        raise ValueError(f"{owner}: {name} is an integer or a fraction too large for a float") from None
+    except Exception:
+        # What passes for a number can fail in any way of its own.
+        raise TypeError(f"{owner}: {name} takes a number, not {value!r}{_remedy(value)}") from None
     if allowed is not None and number not in allowed:
         raise ValueError(f"{owner}: {name} must lie in {allowed}, and {number:g} does not")
 

@@ -23,8 +23,17 @@ def in_the_order_of_names(owner: str, groups: Sequence[Group], loaded: dict[str,
     saved = loaded["param_groups"]
     if not all("param_names" in group for group in (*groups, *saved)):
         return loaded
-    ids = {name: index for group in saved for name, index in zip(group["param_names"], group["params"], strict=True)}
     ours = [name for group in groups for name in group["param_names"]]
+    theirs = [name for group in saved for name in group["param_names"]]
+    if ours == theirs:
+        return loaded
+    repeated = sorted({name for names in (ours, theirs) for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(
+            f"{owner}: the checkpoint's parameters come in another order, and {_some(repeated)} names several of them; "
+            "give every parameter a name of its own"
+        )
+    ids = {name: index for group in saved for name, index in zip(group["param_names"], group["params"], strict=True)}
     missing, unknown = [n for n in ours if n not in ids], [n for n in ids if n not in set(ours)]
     if missing or unknown:
         raise ValueError(

@@ -24,7 +24,7 @@ from onepass.groups import (
     stages_of,
 )
 from onepass.lang import Applied, Rule
-from onepass.optim import scheduling
+from onepass.optim import arguments, scheduling
 from onepass.optim.checkpoint import in_the_order_of_names, restore
 from onepass.transforms import average
 from onepass.transforms.gradient import unscale, watch
@@ -50,16 +50,34 @@ class Optimizer(torch.optim.Optimizer):
     What torch's flags mean here:
 
     - ``maximize``: climb instead of descending.
-    - ``differentiable``: autograd follows the step, through gradients and states.
+    - ``differentiable``: autograd follows the step, through gradients and states, not through hyperparameters. The
+      reference runs; parameters must be no leaves, as in torch.
     - ``foreach``: torch's choice between its own loops. Every value is served by the one kernel that takes all
       tensors at once; where none can be compiled the reference runs, and one warning says why.
     - ``fused``: as ``foreach``, and True lets a ``GradScaler`` leave unscaling and skipping to the step, as torch's
       fused optimizers do. The gradients themselves stay scaled.
     - ``capturable``: True asks for steps that a CUDA graph can replay; that raises, for step counts live on the host.
 
+    **Complex** parameters are stepped as pairs of reals, as in torch: squares are of the real and of the imaginary
+    part, not of the modulus. What reduces over a tensor (clipping by norm, centralising) refuses them at the step.
+
+    **Sparse** gradients (COO, whole rows, as ``Embedding(sparse=True)`` makes them) are stepped row by row, "lazily",
+    as by ``torch.optim.SparseAdam``. The rows that a gradient holds are stepped as if they were the parameter; the
+    others rest, where a dense gradient of zeros would still decay their averages, move them by their momentum and
+    shrink them by weight decay. The step count is the whole parameter's, for the bias corrections too. What spans more
+    than an element (norms, means) refuses sparse gradients at the step.
+
+    **What is stricter than in torch**, so that no mistake passes in silence: hyperparameters are finite, pairs of them
+    tuples or lists, and neither strings nor bools nor tensors that require a gradient; a flag is True or False (or 1,
+    0, None); names are strings; what holds for all groups (transforms, backend, ``skip_nonfinite``, ``fused``,
+    ``capturable``, ``differentiable``) is not said in one. A parameter that is listed twice steps once. Numbers of
+    other libraries become Python's, so that checkpoints load with ``weights_only=True``; tensors stay tensors.
+
     Raises:
         TypeError: a hyperparameter is no number (``"1e-4"``), a transform is none, a parameter is no tensor.
         ValueError: a hyperparameter is out of range, in the defaults or in any group; the message names the value.
+            Or transforms cannot be combined, a group has no ``params``, or a parameter is in two groups or no leaf.
+        RuntimeError: ``fused`` with ``foreach`` or ``differentiable``, as in torch.
     """
 
     rule: ClassVar[Rule]
@@ -76,21 +94,24 @@ class Optimizer(torch.optim.Optimizer):
     def __init__(self, params: Any, defaults: dict[str, Any]):
         name = type(self).__name__
         defaults = {**defaults, "decay": None}
-        self.transforms: tuple[Applied, ...] = tuple(defaults.pop("transforms"))
+        self.transforms: tuple[Applied, ...] = arguments.as_transforms(name, defaults.pop("transforms"))
         self.backend: str | None = defaults.pop("backend")
+        arguments.check_backend(name, self.backend)
         choose(self.backend)
-        self.skip_nonfinite: bool = defaults.pop("skip_nonfinite")
+        arguments.settle_flags(name, defaults)
+        self.skip_nonfinite = bool(defaults.pop("skip_nonfinite"))
         self.skipped_steps = 0
         self._programs: dict[Any, Program] = {}
         # What torch's GradScaler asks before it leaves unscaling and skipping to the step itself.
         self._step_supports_amp_scaling = bool(defaults.get("fused"))
         settle_decay(name, defaults)
         defaults.update(check_transforms(name, self.transforms, defaults))
+        arguments.settle_numbers(defaults)
         self._check_flags(defaults)
         # Checked here as well as for each group, so that a bad default is told apart from a bad group.
         for case in scheduling.cases(defaults):
             self._check(case)
-        super().__init__(params, defaults)
+        super().__init__(arguments.as_params(name, params), defaults)
 
     # What a class says of itself
 
@@ -141,19 +162,21 @@ class Optimizer(torch.optim.Optimizer):
             TypeError, ValueError: as the constructor does.
         """
         if isinstance(param_group, dict):
-            param_group = dict(param_group)
-            settle_decay(type(self).__name__, param_group)
-            scheduling.inherit(param_group, self.defaults)
+            name, param_group = type(self).__name__, dict(param_group)
+            arguments.settle_group(name, param_group, self.defaults)
+            settle_decay(name, param_group)
+            arguments.settle_numbers(param_group)
+            scheduling.inherit(param_group, self.defaults, name)
             whole = {**self.defaults, **param_group}
             for case in scheduling.cases(whole):
                 self._check(case)
+            # What cannot be compiled, as two transforms with one state, is said here and not at the first step.
+            self.program(whole)
             if whole["decay"] == "independent":
                 param_group["lr_peak"] = scheduling.peak(whole)
         super().add_param_group(param_group)
-        # A parameter that is listed twice, of which torch warns, steps once.
         group = self.param_groups[-1]
-        if "param_names" not in group:
-            group["params"] = list(dict.fromkeys(group["params"]))
+        arguments.keep_one_of_each(group)
         if self._release is not None:
             try:
                 self._release._take_in([group])
@@ -195,8 +218,8 @@ class Optimizer(torch.optim.Optimizer):
             What the closure returned, else None.
 
         Raises:
-            RuntimeError: a gradient is sparse where the rule or a transform spans more than an element, or the averages
-                are in place. Nothing has been changed then.
+            RuntimeError: a gradient is sparse, or complex, where the rule or a transform spans more than an element; or
+                of integers; or the averages are in place. Nothing has been changed then.
         """
         if self._release is not None:
             return self._release._finish(closure)
@@ -295,12 +318,19 @@ class Optimizer(torch.optim.Optimizer):
             for group in self.param_groups:
                 work = self._work(group)
                 for p in group["params"]:
-                    self._state_of(p, work.program, work.values)
+                    # What is stored in integers rests: no step would be taken.
+                    if p.is_floating_point() or p.is_complex():
+                        self._state_of(p, work.program, work.values)
 
     def _state_of(self, p: torch.Tensor, program: Program, values: Mapping[str, float]) -> dict[str, Any]:
         """The states of a parameter, those that it lacks made now."""
         state = self.state[p]
         if "step" not in state:
+            if p.dtype.itemsize == 1 or not (p.is_floating_point() or p.is_complex()):
+                raise RuntimeError(
+                    f"{type(self).__name__}: a parameter of type {p.dtype} has a gradient, and steps are taken in 16 "
+                    "bits or more: keep a wider copy of it to be stepped, or take its gradient away"
+                )
             # A checkpoint of torch's SGD has buffers and no count: those buffers have seen at least one step.
             seen = any(state.get(key) is not None for key in program.initial)
             state["step"] = torch.tensor(float(seen), dtype=torch.float32)
@@ -363,3 +393,7 @@ class Optimizer(torch.optim.Optimizer):
         scheduling.settle_loaded(type(self).__name__, before, self.param_groups)
         on_host = [frozenset({"step", *self.program(group).scalars}) for group in self.param_groups]
         restore(self.param_groups, self.state, final[0], on_host)
+
+
+# So that help() of every class says what they all have in common: its constructor inherits these words.
+Optimizer.__init__.__doc__ = Optimizer.__doc__

@@ -54,11 +54,18 @@ def get_class(name: str) -> type[Optimizer]:
 
     Raises:
         UnknownName: a ValueError that says which name is nearest.
+        TypeError: it is no name.
     """
     try:
-        return CLASSES[name.lower()]
+        return CLASSES[_lower(name)]
     except KeyError:
         raise UnknownName("optimizer", name, list_optimizers()) from None
+
+
+def _lower(name: Any) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"optimizers have names, such as 'adamw'; {name!r} is none")
+    return name.lower()
 
 
 def create(
@@ -75,7 +82,7 @@ def create(
 
     Raises:
         UnknownName: there is no such optimizer.
-        TypeError: it takes no such hyperparameter; the message says which is nearest.
+        TypeError: it takes no such hyperparameter; the message says which is nearest. Or ``name`` is no string.
 
     Example:
         >>> import torch, onepass
@@ -118,7 +125,7 @@ def optimizer(rule: Rule, *, weight_decay: str = "decoupled", name: str | None =
     """
     if not isinstance(rule, Rule):
         raise TypeError(f"optimizer takes a rule, made by @onepass.rule, not {rule!r}")
-    if weight_decay not in decay.FORMS:
+    if not isinstance(weight_decay, str) or weight_decay not in decay.FORMS:
         raise ValueError(f"weight_decay is the name of a form, one of {', '.join(decay.FORMS)}, not {weight_decay!r}")
     title = name or "".join(part.capitalize() for part in rule.name.split("_"))
     positional = {"lr": rule.lr, **rule.hyperparameters, "weight_decay": 0.0}
@@ -139,6 +146,7 @@ def optimizer(rule: Rule, *, weight_decay: str = "decoupled", name: str | None =
         defaults = dict(bound.arguments)
         Optimizer.__init__(self, defaults.pop("params"), defaults)
 
+    __init__.__doc__ = Optimizer.__doc__
     body = {
         "__init__": __init__,
         "__doc__": inspect.getdoc(rule.function),
@@ -220,7 +228,7 @@ def kernel_source(name: str, dtype: str = "float32", transforms: Sequence[Applie
         UnknownName: there is no such optimizer.
         ValueError: there is no kernel for such a type.
     """
-    if dtype not in STORAGE:
+    if not isinstance(dtype, str) or dtype not in STORAGE:
         raise ValueError(f"no kernel stores {dtype!r}; choose one of {', '.join(STORAGE)}")
     cls = get_class(name)
     group = {**_defaults(cls), "weight_decay": 0.01}
@@ -243,7 +251,7 @@ def equations(name: str, latex: bool = False, transforms: Sequence[Applied] = ()
     Raises:
         UnknownName: there is neither; the message says which is nearest.
     """
-    key = name.lower()
+    key = _lower(name)
     if key in CLASSES:
         cls = CLASSES[key]
         stages = cls.stages_for(_defaults(cls)) + stages_of(transforms)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from onepass.groups import Group
+from onepass.lang import COMMON, check
 from onepass.schedules import Schedule, from_state
 
 
@@ -39,13 +40,19 @@ def adopt(group: Group) -> bool:
     group.setdefault("schedule_step", 0)
     for name, schedule in found.items():
         _put(group, name, schedule(group["schedule_step"] + 1))
-    if "lr_peak" in group:
+    if "lr_peak" in group and "lr" in group:
         group["lr_peak"] = max(group["lr_peak"], peak(group))
     return True
 
 
-def inherit(group: Group, defaults: Mapping[str, Any]) -> None:
-    """Settle a group that is about to be added: what it does not say follows the schedules of the defaults."""
+def inherit(group: Group, defaults: Mapping[str, Any], owner: str) -> None:
+    """Settle a group that is about to be added: what it does not say follows the schedules of the defaults.
+
+    Raises:
+        TypeError, ValueError: what it says of schedules in plain data, as a group does that another optimizer has held,
+            cannot be gone on with; the message names the key.
+    """
+    _check_carried(owner, {**defaults, **group})
     for name, _ in _given(defaults):
         key = name.partition("[")[0]
         group.setdefault(key, defaults[key])
@@ -73,8 +80,7 @@ def begin(owner: str, groups: Sequence[Group], check: Callable[[Group], None]) -
             coming: dict[str, float] = {}
             for name, schedule in _schedules(group).items():
                 held, coming[name] = _get(group, name), schedule(step + 1)
-                # Before the first step, and after one that was skipped or raised, the coming value is there already.
-                if held != coming[name] and held != schedule(max(step, 1)):
+                if not _is_due(held, coming[name], schedule, step):
                     if checked_adopt(group, check):
                         return begin(owner, groups, check)
                     raise ValueError(_conflict(owner, group, name, schedule, held))
@@ -117,6 +123,31 @@ def scheduled(group: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(group.get("schedules", ()))
 
 
+def _check_carried(owner: str, group: Group) -> None:
+    step, states = group.get("schedule_step", 0), group.get("schedules", {})
+    if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+        raise ValueError(f"{owner}: schedule_step counts steps, 0 or more, and is {step!r}")
+    if not isinstance(states, dict):
+        raise TypeError(f"{owner}: a group's schedules are a dict of the states of schedules, not {states!r}")
+    if isinstance(group.get("lr_peak"), Schedule):
+        raise TypeError(f"{owner}: lr_peak takes a number, not {group['lr_peak']!r}")
+    if "lr_peak" in group:
+        check(owner, "lr_peak", group["lr_peak"], 0.0, COMMON["lr"])
+    for name, state in states.items():
+        schedule = from_state(state)
+        try:
+            held = _get(group, name)
+        except (AttributeError, LookupError, TypeError, ValueError):
+            raise ValueError(f"{owner}: a group has a schedule for {name!r}, which it does not have itself") from None
+        if not isinstance(held, Schedule) and not _is_due(held, schedule(step + 1), schedule, step):
+            raise ValueError(_conflict(owner, group, name, schedule, held))
+
+
+def _is_due(held: Any, coming: float, schedule: Schedule, step: int) -> bool:
+    # Before the first step, and after one that was skipped or raised, the coming value is there already.
+    return held == coming or held == schedule(max(step, 1))
+
+
 def _conflict(owner: str, group: Group, name: str, schedule: Schedule, held: Any) -> str:
     who = "a torch scheduler, or other code," if "initial_lr" in group else "other code"
     return (
@@ -132,6 +163,8 @@ def _schedules(group: Mapping[str, Any]) -> dict[str, Schedule]:
 def _given(group: Mapping[str, Any]) -> Iterator[tuple[str, Schedule]]:
     """The schedules that stand in a group where numbers belong."""
     for key, value in group.items():
+        if not isinstance(key, str):
+            continue
         if isinstance(value, Schedule):
             yield key, value
         elif isinstance(value, (tuple, list)) and key != "params":

@@ -28,7 +28,7 @@ SHAPES = {"cosine": _cosine, "linear": _linear, "sqrt": _sqrt}
 
 
 def _check_shape(owner: str, shape: Any, known: tuple[str, ...]) -> None:
-    if shape not in known:
+    if not isinstance(shape, str) or shape not in known:
         raise ValueError(f"{owner}: shape is one of {', '.join(map(repr, known))}, not {shape!r}")
 
 
@@ -182,8 +182,8 @@ class one_cycle(Schedule):
     def __post_init__(self) -> None:
         self._settle("peak", self.peak)
         self._settle_count("steps", self.steps)
-        start = self.peak / 25 if self.start is None else self.start
-        self._settle("start", start)
+        self._settle("start", self.peak / 25 if self.start is None else self.start)
+        start: Any = self.start
         self._settle("end", start / 1e4 if self.end is None else self.end)
         self._settle("rise", self.rise, 0.0, 1.0)
         if not (self.rise * self.steps > 1 and self.rise < 1):

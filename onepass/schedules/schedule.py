@@ -66,7 +66,7 @@ class Schedule:
         """The same schedule with every value multiplied by ``factor``, a finite number: ``0.1 * cosine(...)``."""
         if isinstance(factor, Schedule) or not hasattr(factor, "__float__"):
             return NotImplemented
-        return scaled(self, float(factor))
+        return scaled(self, factor)
 
     __rmul__ = __mul__
 
@@ -99,10 +99,14 @@ class Schedule:
 
 def _number(owner: str, name: str, value: Any) -> float:
     try:
-        if isinstance(value, (str, bool)):
+        single = value.item() if hasattr(value, "item") else value
+        if isinstance(single, (str, bool)):
             raise TypeError
-        return float(value)
-    except (TypeError, ValueError, RuntimeError):
+        return float(single)
+    except OverflowError:
+        raise ValueError(f"{owner}: {name} is an integer or a fraction too large for a float") from None
+    except Exception:
+        # What passes for a number can fail in any way of its own.
         raise TypeError(f"{owner}: {name} takes a number, not {value!r}") from None
 
 

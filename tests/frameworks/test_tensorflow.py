@@ -137,7 +137,7 @@ def test_errors():
     state = init(params, "adam")
     with pytest.raises(ValueError, match=r"grads\['w'\] is missing"):
         update(params, {"w": None}, state)
-    with pytest.raises(TypeError, match="array of TensorFlow and .* one of NumPy"):
+    with pytest.raises(TypeError, match=r"array of TensorFlow and .* one of NumPy"):
         update(params, {"w": np.zeros(2)}, state)
     with pytest.raises(TypeError, match="is of type int32"):
         init([tf.zeros(2, "int32")], "adam")

@@ -47,10 +47,10 @@ def test_parameters_that_differ_in_weight_decay_and_step_count_share_what_spans_
     for given, t in ((decayed, 1.0), (plain, 7.0)):
         (state,) = initial_states(given.program, given.host_values, [("p", p)], NUMPY)
         items.append(Item(given.program, given.host_values, t, p, g, state))
-    new, _, reports = advance_each(items, NUMPY)
+    results, reports = advance_each(items, NUMPY)
     assert reports["last_grad_norm"] == np.sqrt(32.0)
     clipped = g / (np.sqrt(32.0) + 1e-6)
-    for item, given, found in zip(items, (decayed, plain), new, strict=True):
+    for item, given, (found, _) in zip(items, (decayed, plain), results, strict=True):
         alone = recipe("adam", lr=0.1, weight_decay=dict(given.items)["weight_decay"])
         (expected,), _, _ = advance(alone.program, alone.host_values, item.t, [p], [clipped], [item.state], NUMPY)
         np.testing.assert_allclose(found, expected, rtol=1e-15)

@@ -6,7 +6,7 @@ and stored as it came.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,8 +72,10 @@ def advance(
     numbers = [t, *(x for group in different for x in group.values())]
     numbers += [state[key] for key in program.scalars for state in states]
     if not any(map(library.is_traced, numbers)):
-        items = zip(groups, params, grads, states, strict=True)
-        return advance_each([Item(program, group, float(t), *arrays) for group, *arrays in items], library)
+        rows = zip(groups, params, grads, states, strict=True)
+        results, reports = advance_each([Item(program, group, float(t), *arrays) for group, *arrays in rows], library)
+        new = list(results)
+        return [p for p, _ in new], [state for _, state in new], reports
     arrays = [_Array(program, p, g, state, library) for p, g, state in zip(params, grads, states, strict=True)]
     with library.arithmetic():
         return _Traced(program, groups, t, arrays, library).step()
@@ -111,14 +113,28 @@ def situations(items: Sequence[Item]) -> list[Situation]:
     return found
 
 
-def advance_each(items: Sequence[Item], library: Library) -> tuple[list[Any], list[Arrays], Arrays]:
-    """Take one step of parameters that may differ in hyperparameters, weight decay and step count; see `advance`."""
+def advance_each(items: Sequence[Item], library: Library) -> tuple[Iterator[tuple[Any, Arrays]], Arrays]:
+    """Take one step of parameters that may differ in hyperparameters, weight decay and step count.
+
+    Returns:
+        For each parameter its new value and its new states, each computed when it is asked for, so that whoever writes
+        them in place needs no memory for them all; and what transforms report.
+    """
     with library.arithmetic():
         arrays: list[_Array] = []
         for item, situation in zip(items, situations(items), strict=True):
             arrays.append(_Array(item.program, item.p, item.g, item.state, library))
             arrays[-1].decide(*situation)
-        return _finish(arrays)
+        reports = _reduce_over_the_model(arrays)
+
+    def results() -> Iterator[tuple[Any, Arrays]]:
+        for array in arrays:
+            with library.arithmetic():
+                new = array.result()
+            array.known.clear()
+            yield new
+
+    return results(), reports
 
 
 def _working(dtype: str) -> str:
@@ -184,14 +200,13 @@ class _Array:
 
 
 def _finish(arrays: Sequence[_Array]) -> tuple[list[Any], list[Arrays], Arrays]:
-    _reduce_over_the_model(arrays)
-    reports = {name: arrays[0].value(value) for name, value in arrays[0].variant.reports.items()}
+    reports = _reduce_over_the_model(arrays)
     results = [array.result() for array in arrays]
     return [p for p, _ in results], [state for _, state in results], reports
 
 
-def _reduce_over_the_model(arrays: Sequence[_Array]) -> None:
-    """Compute the reductions that span all parameters, innermost first, and tell every parameter the result."""
+def _reduce_over_the_model(arrays: Sequence[_Array]) -> Arrays:
+    """Compute the reductions that span all parameters, innermost first, tell every parameter, and make the reports."""
     rounds = [[node for node in array.variant.reductions if node.level == Level.MODEL] for array in arrays]
     for nodes in zip(*rounds, strict=True):
         xp = arrays[0].library.xp
@@ -205,6 +220,7 @@ def _reduce_over_the_model(arrays: Sequence[_Array]) -> None:
         for node, array in zip(nodes, arrays, strict=True):
             result = total / count if node.op == "mean" else total
             array.known[node] = array.library.cast(result, array.working)
+    return {name: arrays[0].value(value) for name, value in arrays[0].variant.reports.items()}
 
 
 @dataclass

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import onepass
 from onepass import ema, rule, sign
+from onepass.lang import Applied
 from onepass.optim import get_class
 from onepass.testing.law import refusal
 
@@ -69,6 +70,8 @@ def names_the_fault(message, params, arguments):
 
 def words(value):
     yield type(value).__name__
+    if isinstance(value, Applied):
+        yield value.transform.name
     if isinstance(value, Later):
         yield from (value.function.__name__, "constant")
         yield from words([value.arguments, value.named])

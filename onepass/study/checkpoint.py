@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import random
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,10 +31,30 @@ def prepare(path: Path, resume: bool) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
+        _sweep(path)
     except OSError as error:
         raise StudyError(
             f"cannot write a checkpoint to {path} ({error.strerror or error}); name another place with --checkpoint"
         ) from error
+
+
+def _sweep(path: Path) -> None:
+    """Removes what runs that were killed in the middle of writing have left beside `path`."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        number = part.name.removesuffix(".part").rpartition(".")[2]
+        if number.isdigit() and not _lives(int(number)):
+            part.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        # It is another user's, or the system cannot tell.
+        return True
+    return True
 
 
 def write(path: Path, state: Mapping[str, Any]) -> None:
@@ -55,6 +77,11 @@ def read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise StudyError(f"no checkpoint {path} to resume from; leave out --resume to start anew")
     try:
+        # Torch does not look at the sums that it writes: a flipped bit in a weight would be loaded.
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(damaged)
         state = torch.load(path, map_location="cpu", weights_only=True)
     # A file that is damaged, or not torch's at all, can fail anywhere inside torch and pickle.
     except Exception as error:

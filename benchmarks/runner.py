@@ -78,6 +78,7 @@ def compare(
     theirs: str,
     target: float | None,
     base: str | None = None,
+    unit: str = "ms",
 ) -> Result:
     """The ratio of two contenders; with ``base``, of what each takes beyond a third."""
     below = times[base] if base else [0.0] * len(times[ours])
@@ -87,7 +88,7 @@ def compare(
     each = [x / y for x, y in zip(a, b, strict=True) if y > 0]
     low, middle, high = statistics.quantiles(each, n=4)
     ratio = statistics.median(a) / statistics.median(b) if base else middle
-    return Result(measure, theirs, statistics.median(a), statistics.median(b), ratio, low, high, target)
+    return Result(measure, theirs, statistics.median(a), statistics.median(b), ratio, low, high, target, unit)
 
 
 def environment() -> dict[str, Any]:
@@ -122,8 +123,8 @@ def _cpu() -> str:
         return platform.processor() or platform.machine()
 
 
-def seconds_in_new_process(code: str, environment: Mapping[str, str] | None = None) -> float:
-    """Run ``code`` in a new interpreter; it prints the seconds it measured as its last line."""
+def measured_in_new_process(code: str, environment: Mapping[str, str] | None = None) -> float:
+    """Run ``code`` in a new interpreter; it prints the number it measured as its last line."""
     env = {**os.environ, **(environment or {})}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
     return float(done.stdout.split()[-1])

@@ -250,6 +250,8 @@ class GradientRelease:
         self._work_of = {p: work for work in self._works for p in work.params}
 
     def _step(self, p: torch.Tensor, work: Work) -> None:
+        # A shard's sums need the other processes' parts: FSDP2 calls the hooks on all of them in the same order, once
+        # it has reduced the gradients together.
         runner = self._runners.get(p)
         if runner is None:
             runner = self._runners[p] = Runner(self._opt.backend)

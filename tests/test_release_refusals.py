@@ -54,6 +54,8 @@ def test_a_scaler_is_refused(fused, unscale):
         scaler.unscale_(opt)
     with pytest.raises(RuntimeError, match="a GradScaler cannot unscale gradients that are released"):
         scaler.step(opt)
+    assert not hasattr(opt, "found_inf")
+    assert not hasattr(opt, "grad_scale")
     handle.remove()
     assert opt._step_supports_amp_scaling == fused
     opt.zero_grad()

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from airfoil_oracle import DATA, check_framework, concise_forms, needs_airfoil, scratch_forms, textbook_loss
+from airfoil_oracle import DATA, TOLERANCE, check_framework, concise_forms, needs_airfoil, scratch_forms, textbook_loss
 
 from onepass.__main__ import main
 from onepass.study.frameworks import experiment, together
@@ -60,7 +60,7 @@ def test_one_table_and_one_record(run):
     assert record["optimum"] == pytest.approx(0.24169, abs=5e-6)
     first = record["frameworks"]["numpy"]["rows"][0]
     expected = [textbook_loss("adam", SCRATCH, 1e-6, 2, seed) for seed in range(2)]
-    assert first["losses"] == pytest.approx(expected, abs=1e-5)
+    assert first["losses"] == pytest.approx(expected, abs=TOLERANCE)
     assert len(first["seconds_per_epoch"]) == 2
     assert "numpy" in record["frameworks"]["numpy"]["versions"]
 

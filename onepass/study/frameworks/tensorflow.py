@@ -15,30 +15,28 @@ from onepass.study.frameworks.experiment import LR, Form, Framework, Trainer, fo
 
 
 @tf.function
-def gradients(weight: Any, bias: Any, features: Any, targets: Any) -> Any:
+def step(params: Any, state: Any, features: Any, targets: Any) -> Any:
     with tf.GradientTape() as tape:
-        tape.watch([weight, bias])
-        loss = tf.reduce_mean((features @ weight + bias - targets) ** 2) / 2
-    return tape.gradient(loss, [weight, bias])
+        tape.watch(params)
+        loss = tf.reduce_mean((features @ params["w"] + params["b"] - targets) ** 2) / 2
+    return update(params, tape.gradient(loss, params), state)
 
 
 class Scratch(Trainer):
-    """`onepass.functional` on tensors, the gradient by a tape."""
+    """`onepass.functional` under ``tf.function``, the gradient by a tape."""
 
     def __init__(self, form: Form):
         self.form = form
 
     def start(self, weight: Array, bias: Array) -> None:
-        self.params = [tf.constant(weight), tf.constant(bias)]
+        self.params = {"w": tf.constant(weight), "b": tf.constant(bias)}
         self.state = init(self.params, self.form.optimizer, lr=LR, eps=self.form.eps)
 
     def step(self, features: Array, targets: Array) -> None:
-        grads = gradients(*self.params, tf.constant(features), tf.constant(targets))
-        self.params, self.state = update(self.params, grads, self.state)
+        self.params, self.state = step(self.params, self.state, tf.constant(features), tf.constant(targets))
 
     def weights(self) -> tuple[Array, Array]:
-        weight, bias = self.params
-        return weight.numpy(), bias.numpy()
+        return self.params["w"].numpy(), self.params["b"].numpy()
 
 
 CLASSES = {

@@ -11,12 +11,12 @@ from onepass.study import airfoil
 from onepass.study.frameworks import experiment
 from onepass.study.frameworks.experiment import CONCISE
 
-DATA = Path(os.environ.get("ONEPASS_DATA_DIR") or Path(__file__).parents[2] / "shared" / "data")
+DATA = Path(os.environ.get("ONEPASS_DATA_DIR") or Path(__file__).resolve().parents[2] / "shared" / "data")
 needs_airfoil = pytest.mark.skipif(not (DATA / airfoil.FILE).is_file(), reason=f"no {airfoil.FILE} in {DATA}")
 
-# float32 rounds a weight (|w| < 1) by at most 2^-25 in each of at most 600 steps, and a step (some 0.02 at most) by some
-# 2^-20 of itself. Roundings fall to both sides: together about √600 (2^-25 + 0.02 * 2^-20) = 1.2e-6 a weight. Six
-# weights, and slopes of the loss below 0.05 where a run ends, make 4e-7 of that; here is twice as much.
+# float32 rounds a weight (|w| < 1) by at most 2^-25 in each of at most 600 steps, and a step (some 0.02) by 2^-20 of
+# itself. Roundings fall to both sides: together about √600 (2^-25 + 0.02 * 2^-20) = 1.2e-6 a weight. Six weights, and
+# slopes of the loss below 0.05 where a run ends, make 4e-7 of that; here is twice as much.
 TOLERANCE = 1e-6
 
 

@@ -77,6 +77,14 @@ def test_a_framework_that_fails_is_named(run, tmp_path):
     assert err == "onepass: jax failed; what they said is above\n"
 
 
+@needs_airfoil
+def test_a_record_that_cannot_be_written_is_refused_at_once(run, monkeypatch):
+    monkeypatch.setattr(together, "_run_one", lambda *_: pytest.fail("ran before it looked"))
+    code, _, err = run(f"--framework numpy --data-dir {DATA} --record .")
+    assert code == 2
+    assert err == "onepass: cannot write to --record . (Is a directory); name another place\n"
+
+
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [

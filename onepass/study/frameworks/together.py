@@ -77,15 +77,12 @@ def run_all(
     if seeds < 1:
         raise StudyError(f"--seeds {seeds} is not a positive number")
     optimum = least_squares(*read(data_dir))
+    _make_room(path)
     results: dict[str, Any] = {"optimum": optimum, "seeds": seeds, "frameworks": {}}
     for name in names:
         with console.status(f"airfoil in {name}, {seeds} seeds"):
             results["frameworks"][name] = _run_one(name, seeds, data_dir, environments)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(results, indent=1))
-    except OSError as error:
-        raise StudyError(f"cannot write to --record {path} ({error.strerror or error}); name another place") from error
+    path.write_text(json.dumps(results, indent=1))
     found = results["frameworks"]
     if not console.is_terminal:
         # A pipe has no width to keep to.
@@ -104,6 +101,15 @@ def run_all(
     if not any("rows" in each for each in found.values()):
         raise StudyError(f"none of {', '.join(names)} is installed; make test-frameworks builds .venvs")
     return results
+
+
+def _make_room(path: Path) -> None:
+    """See to it, before the work and not after it, that the record can be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("a").close()
+    except OSError as error:
+        raise StudyError(f"cannot write to --record {path} ({error.strerror or error}); name another place") from error
 
 
 def table(results: Mapping[str, Any], roomy: bool = True) -> Table:

@@ -111,7 +111,7 @@ def _check(recipe: Recipe, group: Group) -> None:
 
 
 def recipe(
-    rule: str | Rule,
+    rule: str | Rule | Preset,
     *,
     lr: float | None = None,
     weight_decay: Any = None,
@@ -127,6 +127,8 @@ def recipe(
     """
     if isinstance(rule, Rule):
         name, preset = rule.name, Preset(rule, "decoupled")
+    elif isinstance(rule, Preset):
+        name, preset = rule.rule.name, rule
     elif isinstance(rule, str):
         name = rule.lower()
         if name not in PRESETS:

@@ -16,6 +16,9 @@ from onepass.lang import Expr, Level
 
 Arrays = dict[str, Any]
 
+# What one step may decide while it is traced: each decision doubles the compiled step.
+_MOST_BRANCHES = 6
+
 TYPES = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -236,7 +239,8 @@ class _Traced:
     def step(self) -> tuple[list[Any], list[Arrays], Arrays]:
         with self.library.float64():
             number = self.library.step_value
-            t = number(self.t)
+            t = number(self.t) if self.library.is_traced(self.t) else float(self.t)
+            like = number(0.0)
             groups = {
                 id(group): {name: number(x) if self.library.is_traced(x) else x for name, x in group.items()}
                 for group in self.given
@@ -249,7 +253,7 @@ class _Traced:
                 scalars = [number(x) if self.library.is_traced(x) else float(x) for x in array.scalars]
                 case = (id(group), array.ndim, *map(id, array.scalars))
                 if case not in cases:
-                    known = {**groups[id(group)], "t": t, "p": t, "ndim": float(array.ndim)}
+                    known = {**groups[id(group)], "t": t, "p": like, "ndim": float(array.ndim)}
                     known.update((f"state.{key}", x) for key, x in zip(self.program.scalars, scalars, strict=True))
                     cases[case] = known, {}
                 self.values.append(cases[case][0])
@@ -275,6 +279,12 @@ class _Traced:
                     own = any(n.op == "symbol" and n.data not in shared for n in walk([node]))
                     pending.setdefault((node, id(self.memos[i]) if own else 0), (condition, []))[1].append((i, node))
             chosen.append(mine)
+        if len(pending) > _MOST_BRANCHES:
+            raise RuntimeError(
+                f"{self.program.name} branches {len(pending)} times on numbers that are traced, as the scalar state of "
+                f"each parameter, and every branch doubles what is compiled; {_MOST_BRANCHES} are the most: "
+                "step without jit, or let the branches depend on t and on hyperparameters that all parameters share"
+            )
         return chosen, list(pending.values())
 
     def choose(self, chosen: list[dict[Expr, float]], pending: list[tuple[Any, list[tuple[int, Expr]]]]) -> Any:

@@ -219,6 +219,15 @@ def test_integers_may_be_held_and_are_never_stepped(backend):
         opt.step()
 
 
+def test_an_initial_value_that_a_type_cannot_hold_is_named():
+    (p,) = parameters(dtype=torch.float32, shapes=((3,),))
+    opt = onepass.Adagrad([p], initial_accumulator_value=1e300)
+    p.grad = torch.ones_like(p)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"the state sum would start at 1e\+300, which torch\.float32 cannot hold"):
+            opt.step()
+
+
 def test_a_lazy_parameter_is_stepped_once_it_has_a_shape():
     layer = torch.nn.LazyLinear(2)
     opt = onepass.AdamW(layer.parameters())

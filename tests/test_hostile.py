@@ -100,11 +100,12 @@ def step_and_return(opt):
             if p.requires_grad and not isinstance(p, torch.nn.parameter.UninitializedParameter):
                 p.grad = p.detach().clone() if p.is_sparse else torch.full_like(p, 0.5)
     # A few tensors can be held but not stepped, by torch's optimizers neither: the step says so.
-    refused = refusal(opt.step, RuntimeError)
+    refused = refusal(opt.step, RuntimeError, ValueError)
     if refused is not None:
         known = (
             "sparse gradients",
             "meta tensor",
+            "cannot hold",
             "single memory location",
             "over complex",
             "a leaf Variable that requires grad",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -150,6 +151,20 @@ def keep_one_of_each(group: dict[str, Any]) -> None:
     first = {p: i for i, p in reversed(list(enumerate(group["params"])))}
     for key in {"params", "param_names"} & group.keys():
         group[key] = [group[key][i] for i in sorted(first.values())]
+
+
+def fill(owner: str, key: str, state: torch.Tensor, value: Any) -> None:
+    """Give a state its initial value: a tensor or a number.
+
+    Raises:
+        ValueError: the state's type cannot hold the number.
+    """
+    if isinstance(value, torch.Tensor):
+        state.copy_(value)
+    elif abs(value) > torch.finfo(state.dtype).max and math.isfinite(value):
+        raise ValueError(f"{owner}: the state {key} would start at {value:g}, which {state.dtype} cannot hold")
+    else:
+        state.fill_(value)
 
 
 def _some(keys: Iterable[Any]) -> str:

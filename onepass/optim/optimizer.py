@@ -220,6 +220,7 @@ class Optimizer(torch.optim.Optimizer):
         Raises:
             RuntimeError: a gradient is sparse, or complex, where the rule or a transform spans more than an element; or
                 of integers; or the averages are in place. Nothing has been changed then.
+            ValueError: a state's type cannot hold its initial value.
         """
         if self._release is not None:
             return self._release._finish(closure)
@@ -341,11 +342,9 @@ class Optimizer(torch.optim.Optimizer):
                     state[key] = torch.tensor(value, dtype=torch.float64)
                 else:
                     dtype = torch.promote_types(p.dtype, torch.float32) if key in program.precise else p.dtype
-                    state[key] = torch.empty_like(p, dtype=dtype, memory_format=torch.preserve_format)
-                    if isinstance(value, torch.Tensor):
-                        real(state[key]).copy_(value)
-                    else:
-                        real(state[key]).fill_(value)
+                    new = torch.empty_like(p, dtype=dtype, memory_format=torch.preserve_format)
+                    arguments.fill(type(self).__name__, key, real(new), value)
+                    state[key] = new
         return state
 
     # Copies and checkpoints

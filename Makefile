@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test test-integration test-frameworks check bench format clean
+.PHONY: help demo test test-integration test-frameworks check bench bench-frameworks format clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,8 +67,16 @@ check: $(VENV)/.dev  ## format, lint, types and layers
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.bench  ## measure, and put the table and the plot into the README
+bench: $(VENV)/.bench  ## measure, and put the table and the plot into the README; bench-frameworks does the rest
 	$(BIN)/python -m benchmarks.cpu --readme
+
+# After `make bench`, on a quiet machine: each framework in its environment, NumPy in JAX's.
+bench-frameworks: .venvs/jax/.ready .venvs/tensorflow/.ready .venvs/paddle/.ready  ## measure the other frameworks, and put the table into the README
+	.venvs/jax/bin/python -m benchmarks.frameworks numpy
+	.venvs/jax/bin/python -m benchmarks.frameworks jax
+	$(if $(wildcard benchmarks/frameworks/keras.py),.venvs/tensorflow/bin/python -m benchmarks.frameworks keras)
+	$(if $(wildcard benchmarks/frameworks/paddle.py),.venvs/paddle/bin/python -m benchmarks.frameworks paddle)
+	.venvs/jax/bin/python -m benchmarks.frameworks --readme
 
 $(VENV)/.bench: $(VENV)/.dev
 	$(PIP) --no-deps pytorch_optimizer torch-optimi

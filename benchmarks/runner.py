@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
@@ -91,9 +91,11 @@ def compare(
     return Result(measure, theirs, statistics.median(a), statistics.median(b), ratio, low, high, target, unit)
 
 
-def environment() -> dict[str, Any]:
-    """What a figure depends on."""
-    import torch
+PACKAGES = ("onepass", "torch", "numpy", "numba", "pytorch_optimizer", "torch-optimi")
+
+
+def environment(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
+    """What a figure depends on: the machine, and the releases of these packages."""
 
     def release(name: str) -> str | None:
         try:
@@ -101,14 +103,18 @@ def environment() -> dict[str, Any]:
         except PackageNotFoundError:
             return None
 
-    packages = ("onepass", "torch", "numpy", "numba", "pytorch_optimizer", "torch-optimi")
+    threads = os.cpu_count()
+    if "torch" in packages:
+        import torch
+
+        threads = torch.get_num_threads()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     return {
         "date": date.today().isoformat(),
         "commit": commit,
         "cpu": _cpu(),
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "system": platform.system(),
         "python": platform.python_version(),
         **{name: release(name) for name in packages},
@@ -130,9 +136,9 @@ def measured_in_new_process(code: str, environment: Mapping[str, str] | None = N
     return float(done.stdout.split()[-1])
 
 
-def write(results: list[Result], where: Path) -> None:
+def write(results: Sequence[Result], where: Path, packages: Sequence[str] = PACKAGES) -> None:
     """Append the results as JSON lines, each with what it depends on."""
-    surroundings = environment()
+    surroundings = environment(packages)
     where.parent.mkdir(parents=True, exist_ok=True)
     with where.open("a") as file:
         for result in results:

@@ -11,7 +11,15 @@ from typing import Any, ClassVar
 import keras
 
 from onepass.functional.families import FAMILIES, Family, family_of
-from onepass.functional.keras_steps import PureStep, TorchStep, Variables, array, on_all_replicas, start_of
+from onepass.functional.keras_steps import (
+    PureStep,
+    TorchStep,
+    Variables,
+    array,
+    from_parameter,
+    on_all_replicas,
+    start_of,
+)
 from onepass.functional.library import library_of
 from onepass.functional.recipe import Recipe, recipe
 from onepass.functional.serialised import applied, as_config
@@ -48,7 +56,8 @@ class Optimizer(keras.optimizers.Optimizer):
             ``ema_overwrite_frequency``, ``loss_scale_factor``, ``gradient_accumulation_steps``.
 
     The learning rate can be assigned between steps, the rest is fixed. As in Keras, steps are counted by the optimizer
-    (``iterations``) and not for each variable.
+    (``iterations``) and not for each variable. With ``transforms=[clip_norm(...)]``, ``last_grad_norm`` is the norm of
+    all gradients in the last step before clipping, or 0 before the first.
 
     Raises:
         TypeError: there is no such option, or a value is no number.
@@ -94,14 +103,22 @@ class Optimizer(keras.optimizers.Optimizer):
             **hyperparameters,
         )
         super().__init__(learning_rate=rate, weight_decay=dict(made.items)["weight_decay"], name=name, **own)
-        self._excluded_paths: list[str] = []
-        self._excluded_names: list[str] = []
+        # For saving: patterns, and places among the variables.
+        self._excluded_names: tuple[str, ...] = ()
+        self._excluded_places: tuple[int, ...] = ()
+        self._has_excluded_variables = False
         self._settings = _Settings(made, {**family.options, **options})
 
     def __getattr__(self, name: str) -> Any:
         settings = self.__dict__.get("_settings")
         if settings is not None and name in settings.options:
             return settings.options[name]
+        if name == "last_grad_norm":
+            if name in self.__dict__.get("_own_numbers", ()):
+                return float(keras.ops.convert_to_numpy(self._own_numbers[name]))
+            raise AttributeError(
+                f"{type(self).__name__} has measured no norm: give it transforms=[clip_norm(max_norm)]"
+            )
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -145,13 +162,9 @@ class Optimizer(keras.optimizers.Optimizer):
         library = library_of([(_path(v), array(v)) for v in stepped])
 
         def start(key: str, v: Any) -> Callable[..., Any]:
-            def initializer(shape: Any, dtype: Any = None) -> Any:
-                value = start_of(program, key, values, array(v), library)
-                if isinstance(value, (bool, int, float)):
-                    return keras.ops.full(shape, value, dtype=dtype)
-                return keras.ops.copy(keras.ops.stop_gradient(keras.ops.cast(value, dtype)))
-
-            return initializer
+            # What starts as the parameter is set by the first step, which may come after weights have been loaded.
+            value = 0.0 if key in from_parameter(program) else start_of(program, key, values, array(v), library)
+            return lambda shape, dtype=None: keras.ops.full(shape, value, dtype=dtype)
 
         states = {
             key: [self._state_like(v, key, start(key, v), key in program.precise) for v in stepped]
@@ -161,7 +174,7 @@ class Optimizer(keras.optimizers.Optimizer):
         scalars = {key: self._number(key, start(key, stepped[0]), widest) for key in program.scalars}
         reports = {key: self._number(key, "zeros", "float32") for key in program.reports}
         self._own_states, self._own_numbers = states, {**scalars, **reports}
-        excluded = [not self._use_weight_decay(v) for v in stepped]
+        excluded = [i in self._excluded_places or not self._use_weight_decay(v) for i, v in enumerate(stepped)]
         self._all = _Held(Variables(stepped, states, scalars, reports, excluded))
         step = TorchStep if library.name == "torch" else PureStep
         self._step = step(program, values, library)
@@ -202,19 +215,6 @@ class Optimizer(keras.optimizers.Optimizer):
         else:
             self._step(self._all.variables.some(places), grads, iterations, learning_rate, assign)
 
-    @property
-    def last_grad_norm(self) -> float:
-        """The norm of all gradients in the last step, before ``clip_norm``; 0 before the first step.
-
-        Raises:
-            AttributeError: no transform measures it.
-        """
-        if not self.built or "last_grad_norm" not in self._own_numbers:
-            raise AttributeError(
-                f"{type(self).__name__} has measured no norm: give it transforms=[clip_norm(max_norm)]"
-            )
-        return float(keras.ops.convert_to_numpy(self._own_numbers["last_grad_norm"]))
-
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Put the averages that ``transforms=[average(decay)]`` keeps in the variables' place, and back at the end.
@@ -232,7 +232,9 @@ class Optimizer(keras.optimizers.Optimizer):
         self._averages_are_in = True
         try:
             for v, average in zip(params, self._own_states["average"], strict=True):
-                v.assign(average)
+                # Before the first step a variable is its own average. A copy, for JAX gives the buffers of both away.
+                if before:
+                    v.assign(keras.ops.copy(keras.ops.convert_to_tensor(average)))
             yield
         finally:
             self._averages_are_in = False
@@ -254,17 +256,23 @@ class Optimizer(keras.optimizers.Optimizer):
         if self.built:
             raise ValueError(f"{type(self).__name__}: exclude_from_weight_decay comes before build and the first step")
         super().exclude_from_weight_decay(var_list, var_names)
-        self._excluded_paths = [_path(v) for v in var_list or ()]
-        self._excluded_names = list(var_names or ())
-
-    def _use_weight_decay(self, variable: Any) -> bool:
-        return super()._use_weight_decay(variable) and _path(variable) not in self._excluded_paths
+        self._excluded_names, self._has_excluded_variables = tuple(var_names or ()), bool(var_list)
 
     # Saving
 
     def get_config(self) -> dict[str, Any]:
-        """All that `from_config` needs to make an optimizer like this one, without its states."""
+        """All that `from_config` needs to make an optimizer like this one, without its states.
+
+        Raises:
+            ValueError: variables are excluded from weight decay that it has not been built with.
+        """
         made = self._settings.recipe
+        if self._has_excluded_variables and not self.built:
+            raise ValueError(
+                f"{type(self).__name__}: variables excluded from weight decay are saved by their place among those it "
+                "was built with: call build first, or exclude them with var_names="
+            )
+        places = [i for i, out in enumerate(self._all.variables.excluded) if out] if self.built else ()
         items = dict(made.items)
         weight_decay = items["weight_decay"]
         if weight_decay and made.decay_form != self.family.preset.decay_form:
@@ -277,7 +285,10 @@ class Optimizer(keras.optimizers.Optimizer):
             "weight_decay": weight_decay,
             "transforms": [as_config(given) for given in made.transforms],
             "maximize": self.maximize,
-            "excluded_from_weight_decay": {"paths": list(self._excluded_paths), "names": list(self._excluded_names)},
+            "excluded_from_weight_decay": {
+                "names": list(self._excluded_names),
+                "places": list(places or self._excluded_places),
+            },
         }
 
     @classmethod
@@ -294,13 +305,13 @@ class Optimizer(keras.optimizers.Optimizer):
             return keras.saving.get_registered_object(name, custom_objects)
 
         config = dict(config)
-        excluded = config.pop("excluded_from_weight_decay", {"paths": [], "names": []})
+        excluded = config.pop("excluded_from_weight_decay", {"names": [], "places": []})
         config["transforms"] = [applied(given, find) for given in config.get("transforms", ())]
         if isinstance(config.get("weight_decay"), Mapping):
             config["weight_decay"] = applied(config["weight_decay"], find)
         made = super().from_config(config, custom_objects)
         made.exclude_from_weight_decay(var_names=excluded["names"])
-        made._excluded_paths = list(excluded["paths"])
+        made._excluded_places = tuple(excluded["places"])
         return made
 
 

@@ -11,9 +11,9 @@ from onepass.transforms import decay
 
 
 def as_config(given: Applied) -> dict[str, Any]:
-    """A transform as data: ``{"transform": "clip_norm", "max_norm": 1.0}``."""
-    kind = "decay" if decay.FORMS.get(given.transform.name) is given.transform else "transform"
-    return {kind: given.transform.name, **given.values}
+    """A transform as data: ``{"kind": "transform", "name": "clip_norm", "values": {"max_norm": 1.0}}``."""
+    is_decay = decay.FORMS.get(given.transform.name) is given.transform
+    return {"kind": "decay" if is_decay else "transform", "name": given.transform.name, "values": given.values}
 
 
 def applied(config: Mapping[str, Any], find: Callable[[str], Any]) -> Applied:
@@ -26,11 +26,10 @@ def applied(config: Mapping[str, Any], find: Callable[[str], Any]) -> Applied:
     Raises:
         ValueError: there is no transform of that name.
     """
-    values = dict(config)
-    if "decay" in values:
-        return decay.FORMS[values.pop("decay")](**values)
-    name = values.pop("transform")
-    transform = getattr(transforms, name, None) if name in transforms.__all__ else find(name)
+    name, values = config["name"], dict(config["values"])
+    if config["kind"] == "decay":
+        return decay.FORMS[name](**values)
+    transform = getattr(transforms, name) if name in transforms.__all__ else find(name)
     if transform is None:
         raise ValueError(f"unknown transform {name!r}: pass custom_objects={{{name!r}: the transform}} to load it")
     return transform(**values)

@@ -220,14 +220,17 @@ def list_rules() -> None:
 def show(
     name: Annotated[str, typer.Argument(help="An optimizer, see onepass list.")],
     latex: Annotated[bool, typer.Option("--latex", help="As LaTeX.")] = False,
-    kernel: Annotated[bool, typer.Option("--kernel", help="The source of the CPU kernel instead.")] = False,
+    kernel: Annotated[bool, typer.Option("--kernel", help="The source of the kernel instead.")] = False,
+    backend: Annotated[str, typer.Option(help="Whose kernel: cpu, or triton for GPUs.")] = "cpu",
     dtype: Annotated[
         str, typer.Option(help="What the kernel stores: float32, float64, bfloat16, float16.")
     ] = "float32",
 ) -> None:
     """Show an optimizer's equations, or the kernel that runs."""
     try:
-        typer.echo(onepass.kernel_source(name, dtype) if kernel else onepass.equations(name, latex=latex))
+        kernel = kernel or backend != "cpu"
+        source = onepass.kernel_source(name, dtype, backend=backend) if kernel else onepass.equations(name, latex=latex)
+        typer.echo(source)
     except ValueError as error:
         raise StudyError(str(error)) from error
 

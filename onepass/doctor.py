@@ -24,7 +24,7 @@ def examine() -> list[tuple[str, str]]:
         ("CPU tensors", _cpu_backend()),
         ("CUDA tensors", "the reference: eager torch" if torch.cuda.is_available() else "no CUDA device here"),
     ]
-    if select.missing() is None:
+    if select.missing("cpu") is None:
         from onepass.backends.cpu import machine, threads
         from onepass.backends.tables.cache import cache_folder
 
@@ -81,7 +81,7 @@ def _cpu_backend() -> str:
     asked = " (ONEPASS_BACKEND says so)" if os.environ.get("ONEPASS_BACKEND") else ""
     if chosen == "reference":
         return f"the reference: eager torch{asked}"
-    reason = select.missing()
+    reason = select.missing("cpu")
     return f"the reference, for {reason}" if reason else f"fused kernels, compiled by Numba{asked}"
 
 

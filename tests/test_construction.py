@@ -39,7 +39,6 @@ def test_invalid_hyperparameters_raise_with_the_value():
         (lambda: onepass.Adam(p, transforms=[decay.l2(0.1)]), "belongs in weight_decay="),
         (lambda: onepass.Adam(p, transforms=[onepass.cautious(), onepass.cautious()]), "given twice"),
         (lambda: onepass.Adam([]), "empty parameter list"),
-        (lambda: onepass.Adam(p, capturable=True), "not offered yet"),
     ]:
         with pytest.raises(ValueError, match=message):
             make()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import onepass
 from onepass.backends.cpu.emit import NUMBA
+from onepass.backends.triton.emit import TRITON
 from onepass.compiler.equations import LATEX, UNICODE
 from onepass.compiler.host import PYTHON
 from onepass.lang import OPS, Level, Range, constant, rule, scalar, symbol, transform
@@ -67,7 +68,7 @@ def test_levels_are_those_of_the_arguments_and_reductions_lower_them():
 
 
 def test_every_emitter_has_a_row_for_every_op():
-    assert OPS.keys() == UNICODE.keys() == LATEX.keys() == PYTHON.keys() == NUMBA.keys()
+    assert OPS.keys() == UNICODE.keys() == LATEX.keys() == PYTHON.keys() == NUMBA.keys() == TRITON.keys()
 
 
 numbers = st.floats(allow_nan=True, allow_infinity=True)

@@ -229,12 +229,15 @@ class Work:
         values: the values of the program's hyperparameters.
         params: the group's parameters, those without a gradient among them.
         prepare: gives a parameter the states that it lacks, and returns them all.
+        counts_on_device: whether step counts are to be kept on the parameters' device, so that the host need know
+            neither them nor whether the step was skipped.
     """
 
     program: Program
     values: Mapping[str, float]
     params: Sequence[Any]
     prepare: Callable[[Any, Program, Mapping[str, float]], dict[str, Any]]
+    counts_on_device: bool = False
 
 
 def initial_value(program: Program, key: str, parameter: Any, values: Mapping[str, Any], xp: Any) -> Any:

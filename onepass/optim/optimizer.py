@@ -12,7 +12,7 @@ from torch._compile import _disable_dynamo
 
 from onepass.backends import mesh
 from onepass.backends.reference import real
-from onepass.backends.select import Runner, choose
+from onepass.backends.select import choose
 from onepass.compiler import GUARD, Program, Stage, Work, initial_value
 from onepass.groups import (
     Group,
@@ -26,6 +26,7 @@ from onepass.groups import (
 from onepass.lang import Applied, Rule
 from onepass.optim import arguments, scheduling
 from onepass.optim.checkpoint import in_the_order_of_names, restore
+from onepass.optim.signals import Signals, as_it_is, inverse
 from onepass.transforms import average
 from onepass.transforms.gradient import unscale, watch
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from onepass.optim.release import GradientRelease
 
 
-class Optimizer(torch.optim.Optimizer):
+class Optimizer(Signals, torch.optim.Optimizer):
     """Base of all optimizers.
 
     Args:
@@ -45,7 +46,8 @@ class Optimizer(torch.optim.Optimizer):
             stand in the parameter groups under ``lookahead_k``, ``lookahead_alpha``, ... and can be changed there.
         skip_nonfinite: leave everything as it is, step counts included, in a step where any gradient holds a NaN or an
             infinity. ``opt.skipped_steps`` counts them.
-        backend: ``"cpu"`` or ``"reference"``; None takes what ``ONEPASS_BACKEND`` says, else the fastest that serves.
+        backend: ``"cpu"``, ``"triton"`` (GPUs) or ``"reference"``; None takes what ``ONEPASS_BACKEND`` says, else for
+            each tensor the fastest that serves it.
 
     What torch's flags mean here:
 
@@ -56,7 +58,10 @@ class Optimizer(torch.optim.Optimizer):
       tensors at once; where none can be compiled the reference runs, and one warning says why.
     - ``fused``: as ``foreach``, and True lets a ``GradScaler`` leave unscaling and skipping to the step, as torch's
       fused optimizers do. The gradients themselves stay scaled.
-    - ``capturable``: True asks for steps that a CUDA graph can replay; that raises, for step counts live on the host.
+    - ``capturable``: True makes steps that a CUDA graph can replay. Step counts, and what follows from them, then live
+      on the GPU, as with ``fused`` and ``skip_nonfinite``; a learning rate that is a tensor is read there by a kernel.
+      A number is what the graph replays. With parameters on a CPU the step raises, as torch's does, or with ``fused``
+      it means nothing, as in torch.
 
     **Complex** parameters are stepped as pairs of reals, as in torch: squares are of the real and of the imaginary
     part, not of the modulus. What reduces over a tensor (clipping by norm, centralising) refuses them at the step.
@@ -84,8 +89,6 @@ class Optimizer(torch.optim.Optimizer):
     decay_form: ClassVar[str] = "decoupled"
     built_in: ClassVar[tuple[Applied, ...]] = ()
     paper: ClassVar[str] = ""
-    # What a backend keeps between steps; a copy of the optimizer makes its own.
-    _backend_runner: Runner | None = None
     _reports: Mapping[str, float] = MappingProxyType({})
     _averages_are_in: bool = False
     # Set while `onepass.release_gradients` lets parameters step during backward; a copy of the optimizer is not.
@@ -100,7 +103,7 @@ class Optimizer(torch.optim.Optimizer):
         choose(self.backend)
         arguments.settle_flags(name, defaults)
         self.skip_nonfinite = bool(defaults.pop("skip_nonfinite"))
-        self.skipped_steps = 0
+        self._skipped_steps = 0
         self._programs: dict[Any, Program] = {}
         # What torch's GradScaler asks before it leaves unscaling and skipping to the step itself.
         self._step_supports_amp_scaling = bool(defaults.get("fused"))
@@ -191,11 +194,6 @@ class Optimizer(torch.optim.Optimizer):
 
     def _check_flags(self, defaults: Group) -> None:
         name = type(self).__name__
-        if defaults.get("capturable"):
-            raise ValueError(
-                f"{name}: capturable=True needs step counts on the device, which is not offered yet: "
-                "leave it False and step outside the CUDA graph"
-            )
         if defaults.get("fused") and defaults.get("foreach"):
             raise RuntimeError(f"{name}: `fused` and `foreach` cannot be `True` together")
         if defaults.get("fused") and defaults.get("differentiable"):
@@ -230,18 +228,20 @@ class Optimizer(torch.optim.Optimizer):
                 loss = closure()
         if self._averages_are_in:
             raise RuntimeError(f"{type(self).__name__}: step inside `with opt.averaged()`; leave it first")
-        found_inf = getattr(self, "found_inf", None)
-        if found_inf is not None and float(found_inf) > 0:
+        skip = self._signal()
+        if skip is True:
             return loss
+        before = self.skipped_steps if self.skip_nonfinite and self._is_scheduled() else 0
         scheduling.begin(type(self).__name__, self.param_groups, self._check)
         differentiable = self.defaults["differentiable"]
         with torch.set_grad_enabled(differentiable):
             works = [self._work(group) for group in self.param_groups]
             mesh.agree(works)
-            reports = self._runner().step(works, self.state, differentiable=differentiable)
+            on_device = any(work.counts_on_device for work in works)
+            reports = self._runner().step(works, self.state, **self._flags(on_device, skip))
         skipped = reports.get(GUARD, 0) > 0
-        self.skipped_steps += skipped
-        if not skipped:
+        self._skipped_steps += skipped
+        if self._is_scheduled() and not skipped and not (self.skip_nonfinite and self.skipped_steps > before):
             scheduling.finish(self.param_groups)
         self._reports = reports or self._reports
         return loss
@@ -291,16 +291,11 @@ class Optimizer(torch.optim.Optimizer):
                     p.copy_(value)
             self._averages_are_in = False
 
-    def _runner(self) -> Runner:
-        # Without states there is nothing that a runner should remember: they may have been cleared to start anew.
-        if self._backend_runner is None or not self.state:
-            self._backend_runner = Runner(self.backend)
-        return self._backend_runner
-
     def _work(self, group: Group) -> Work:
         program = self.program(group)
+        on_device = self._reads_signals()
         try:
-            values = host_values(program, group)
+            values = host_values(program, group, as_it_is if on_device else float)
         except TypeError:
             # What is no number may be a schedule, assigned since the last step.
             if not scheduling.checked_adopt(group, self._check):
@@ -308,8 +303,8 @@ class Optimizer(torch.optim.Optimizer):
             return self._work(group)
         scale = getattr(self, "grad_scale", None)
         if scale is not None:
-            values["inverse_scale"] = 1 / float(scale)
-        return Work(program, values, group["params"], self._state_of)
+            values["inverse_scale"] = inverse(scale, on_device)
+        return Work(program, values, group["params"], self._state_of, on_device)
 
     # States
 
@@ -334,12 +329,12 @@ class Optimizer(torch.optim.Optimizer):
                 )
             # A checkpoint of torch's SGD has buffers and no count: those buffers have seen at least one step.
             seen = any(state.get(key) is not None for key in program.initial)
-            state["step"] = torch.tensor(float(seen), dtype=torch.float32)
+            state["step"] = torch.tensor(float(seen), dtype=torch.float32, device=self._counts_device(p))
         for key in program.initial:
             if state.get(key) is None:
                 value = initial_value(program, key, real(p), {**values, "ndim": p.ndim}, torch)
                 if key in program.scalars:
-                    state[key] = torch.tensor(value, dtype=torch.float64)
+                    state[key] = torch.tensor(value, dtype=torch.float64, device=self._counts_device(p))
                 else:
                     dtype = torch.promote_types(p.dtype, torch.float32) if key in program.precise else p.dtype
                     new = torch.empty_like(p, dtype=dtype, memory_format=torch.preserve_format)
@@ -350,7 +345,8 @@ class Optimizer(torch.optim.Optimizer):
     # Copies and checkpoints
 
     def __getstate__(self) -> dict[str, Any]:
-        own = {name: getattr(self, name) for name in ("transforms", "backend", "skip_nonfinite", "skipped_steps")}
+        own = {name: getattr(self, name) for name in ("transforms", "backend", "skip_nonfinite")}
+        own["_skipped_steps"] = self.skipped_steps
         # Not as it is now: a copy's gradients are not released.
         return {**super().__getstate__(), **own, "_step_supports_amp_scaling": bool(self.defaults.get("fused"))}
 
@@ -358,7 +354,7 @@ class Optimizer(torch.optim.Optimizer):
         super().__setstate__(state)
         self._programs = {}
         # The states are others now, and a runner knows where the old ones lie.
-        self._backend_runner = None
+        self._forget_runner()
         if self._release is not None:
             self._release._restart()
         for group in self.param_groups:
@@ -391,6 +387,8 @@ class Optimizer(torch.optim.Optimizer):
             handle.remove()
         scheduling.settle_loaded(type(self).__name__, before, self.param_groups)
         on_host = [frozenset({"step", *self.program(group).scalars}) for group in self.param_groups]
+        if self._leaves_counts_to_device:
+            on_host = [frozenset[str]() for _ in on_host]
         restore(self.param_groups, self.state, final[0], on_host)
 
 

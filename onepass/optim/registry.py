@@ -10,7 +10,9 @@ from typing import Any
 from onepass import rules
 from onepass.backends.cpu.emit import emit
 from onepass.backends.tables.writing import STORAGE, layout
-from onepass.compiler import Program, Stage, on_host
+from onepass.backends.triton.emit import tiled
+from onepass.backends.triton.plan import plan_of
+from onepass.compiler import Program, Stage, Variant, on_host
 from onepass.compiler import equations as equations_of
 from onepass.groups import Group, compile_group, stages_of
 from onepass.lang import Applied, Rule
@@ -216,27 +218,39 @@ def _typical_values(program: Program, group: Group, t: int) -> dict[str, float]:
     return {**values, **scalars, "t": float(t), "ndim": 2.0}
 
 
-def kernel_source(name: str, dtype: str = "float32", transforms: Sequence[Applied] = ()) -> str:
-    """The source of the CPU kernels that an optimizer runs, with weight decay, for a matrix after its first 600 steps.
-
-    Args:
-        name: an optimizer, in upper or lower case.
-        dtype: what everything is stored as: ``"float32"``, ``"float64"``, ``"bfloat16"`` or ``"float16"``.
-        transforms: transforms to apply as well.
-
-    Raises:
-        UnknownName: there is no such optimizer.
-        ValueError: there is no kernel for such a type.
-    """
-    if not isinstance(dtype, str) or dtype not in STORAGE:
-        raise ValueError(f"no kernel stores {dtype!r}; choose one of {', '.join(STORAGE)}")
+def typical_step(name: str, transforms: Sequence[Applied] = ()) -> tuple[Program, Variant]:
+    """An optimizer's program with weight decay, and the variant of it for a matrix after its first 600 steps."""
     cls = get_class(name)
     group = {**_defaults(cls), "weight_decay": 0.01}
     for given in transforms:
         group.update((f"{given.transform.name}_{key}", value) for key, value in given.items)
     program = compile_group(cls.rule_for(group), cls.stages_for(group) + stages_of(transforms), cls.decay_form, group)
-    variant = program.variant(_typical_values(program, group, 601))
+    return program, program.variant(_typical_values(program, group, 601))
+
+
+def kernel_source(
+    name: str, dtype: str = "float32", transforms: Sequence[Applied] = (), *, backend: str = "cpu"
+) -> str:
+    """The source of the kernels that an optimizer runs, with weight decay, for a matrix after its first 600 steps.
+
+    Args:
+        name: an optimizer, in upper or lower case.
+        dtype: what everything is stored as: ``"float32"``, ``"float64"``, ``"bfloat16"`` or ``"float16"``.
+        transforms: transforms to apply as well.
+        backend: ``"cpu"`` for what Numba compiles, ``"triton"`` for what runs on GPUs.
+
+    Raises:
+        UnknownName: there is no such optimizer.
+        ValueError: there is no kernel for such a type, or no such backend.
+    """
+    if not isinstance(dtype, str) or dtype not in STORAGE:
+        raise ValueError(f"no kernel stores {dtype!r}; choose one of {', '.join(STORAGE)}")
+    if backend not in ("cpu", "triton"):
+        raise ValueError(f"backend={backend!r} has no kernels; choose cpu or triton")
+    program, variant = typical_step(name, transforms)
     storage = {"p": dtype, "g": dtype, **{f"state.{key}": dtype for key in program.states}}
+    if backend == "triton":
+        return plan_of(variant).source(tiled(storage))
     return "\n".join(emit(variant, layout(storage)))
 
 

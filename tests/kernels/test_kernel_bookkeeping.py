@@ -5,7 +5,7 @@ import random
 
 import pytest
 import torch
-from parity import hold, parameters
+from parity import FAST, hold, parameters
 
 import onepass
 
@@ -17,7 +17,7 @@ def create(name, params, backend, **options):
 def pair(build, params):
     """The same optimizer for the kernels and for the reference, over equal parameters."""
     twins = [torch.nn.Parameter(p.detach().clone()) for p in params]
-    return (params, build(params, "cpu")), (twins, build(twins, "reference"))
+    return (params, build(params, FAST)), (twins, build(twins, "reference"))
 
 
 def gradients(params, twins, generator, mask=None):
@@ -207,7 +207,7 @@ def test_scalar_states_edited_in_place_take_effect():
 def test_a_checkpoint_loaded_in_mid_run(name, into):
     options = {"momentum": 0.9} if name == "sgd" else {}
     params = double_parameters()
-    opt = create(name, params, "cpu", **options)
+    opt = create(name, params, FAST, **options)
     generator = torch.Generator().manual_seed(0)
 
     def run(optimizer, steps):
@@ -220,7 +220,7 @@ def test_a_checkpoint_loaded_in_mid_run(name, into):
     values, numbers = [p.detach().clone() for p in params], generator.get_state()
     run(opt, range(4, 12))
     end = [p.detach().clone() for p in params]
-    target = opt if into == "itself" else create(name, params, "cpu", **options)
+    target = opt if into == "itself" else create(name, params, FAST, **options)
     target.load_state_dict(saved)
     for p, value in zip(params, values, strict=True):
         p.data.copy_(value)
@@ -247,7 +247,7 @@ def test_states_dropped_by_the_user_start_anew():
 
 def test_a_copy_of_the_optimizer_shares_nothing_with_it():
     params = double_parameters()
-    opt = create("adamw", params, "cpu")
+    opt = create("adamw", params, FAST)
     generator = torch.Generator().manual_seed(0)
     gradients(params, params, generator)
     opt.step()
@@ -319,7 +319,7 @@ def test_tied_weights_step_once():
 def test_two_optimizers_take_turns_on_the_same_parameters():
     params = double_parameters(2)
     twins = [torch.nn.Parameter(p.detach().clone()) for p in params]
-    mine = [create("adamw", params, "cpu"), create("sgd", params, "cpu", lr=0.1)]
+    mine = [create("adamw", params, FAST), create("sgd", params, FAST, lr=0.1)]
     others = [create("adamw", twins, "reference"), create("sgd", twins, "reference", lr=0.1)]
     generator = torch.Generator().manual_seed(0)
     for t in range(6):

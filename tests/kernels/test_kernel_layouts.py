@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from parity import hold
+from parity import FAST, hold
 
 import onepass
 from onepass.backends import select
@@ -162,7 +162,7 @@ def test_a_parameter_with_holes_is_for_the_reference_and_one_warning_says_why(te
 def test_rows_that_are_no_blocks_of_memory_are_for_the_reference(expects_a_warning):
     p = torch.nn.Parameter(numbers(5, 4).t())
     twin = torch.nn.Parameter(p.detach().clone(memory_format=torch.contiguous_format))
-    opt, other = by_rows([p], "cpu"), by_rows([twin], "cpu")
+    opt, other = by_rows([p], FAST), by_rows([twin], FAST)
     p.grad = numbers(4, 5, seed=1)
     twin.grad = p.grad.clone()
     with pytest.warns(UserWarning, match="rows that are no blocks of memory"):

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from parity import FAST
 
 import onepass
 
@@ -25,7 +26,7 @@ def special(dtype):
 def twins(name, dtype, **options):
     start = torch.linspace(-2, 2, len(special(dtype))).to(dtype)
     result = []
-    for backend in ("cpu", "reference"):
+    for backend in (FAST, "reference"):
         p = torch.nn.Parameter(start.clone())
         result.append((p, onepass.create(name, [p], backend=backend, **options)))
     return result

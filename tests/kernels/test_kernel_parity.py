@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 import torch
-from parity import hold
+from parity import SHAPES, hold
 
 import onepass
 from onepass import transforms
@@ -153,3 +153,13 @@ def test_one_variant_may_need_more_phases_before_the_norm_of_the_model_than_anot
     stack = (transforms.clip_adaptive, transforms.clip_norm)
     opt = hold(make("sgd", {}, stack), torch.float32, steps=2)
     assert opt.last_grad_norm > 0
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["one optimizer", "one variant"])
+def test_what_spans_the_model_may_stand_in_different_phases_of_different_variants(shared):
+    """Matrices count what is not finite in the phase of the norm, vectors in the one before it."""
+    stack = (transforms.clip_adaptive, transforms.clip_norm)
+    opt = hold(
+        make("sgd", {}, stack, skip_nonfinite=True), torch.float32, steps=2, shapes=SHAPES if shared else SHAPES[:1]
+    )
+    assert opt.skipped_steps == 0

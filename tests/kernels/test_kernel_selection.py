@@ -45,10 +45,10 @@ def test_the_kernels_serve_unless_told_otherwise(monkeypatch):
 
 def test_unknown_backends_are_refused_at_once(monkeypatch):
     params = [torch.nn.Parameter(torch.ones(2))]
-    with pytest.raises(ValueError, match=r"backend='gpu' is no backend: choose one of cpu, reference"):
+    with pytest.raises(ValueError, match=r"backend='gpu' is no backend: choose one of cpu, triton, reference"):
         onepass.AdamW(params, backend="gpu")
     monkeypatch.setenv("ONEPASS_BACKEND", "fast")
-    with pytest.raises(ValueError, match=r"ONEPASS_BACKEND='fast' is no backend: choose one of cpu, reference"):
+    with pytest.raises(ValueError, match=r"ONEPASS_BACKEND='fast' is no backend: choose one of cpu, triton, reference"):
         onepass.AdamW(params)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
-from onepass.backends.tables.cache import cache_folder, keep
+from onepass.backends.tables.cache import CannotCompile, cache_folder, keep
 
 # Functions of the C library that a kernel may call; anything else that it leaves undefined keeps it out of the cache.
 _LIBRARY = {f"{name}{suffix}" for name in ("sqrt", "pow", "exp", "log", "fmod") for suffix in ("", "f")}
@@ -39,10 +39,6 @@ def _surroundings() -> str:
     words = b"".join(path.read_bytes() for path in (Path(__file__), Path(__file__).with_name("compile.py")))
     meaning = hashlib.sha256(words).hexdigest()
     return "|".join([meaning, version("numba"), version("llvmlite"), sys.platform, *processor()])
-
-
-class CannotCompile(RuntimeError):
-    """Numba does not work here."""
 
 
 def load(source: str, real: str) -> int:

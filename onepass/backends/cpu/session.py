@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +13,8 @@ import torch
 from onepass.backends.cpu import machine, threads
 from onepass.backends.cpu.launch import Bucket, Launch
 from onepass.backends.tables import session
-from onepass.backends.tables.session import SHARED, run_reductions
-from onepass.compiler import GUARD
-from onepass.lang import Level
+from onepass.backends.tables.session import Member, run_reductions
+from onepass.compiler import GUARD, Program
 
 # Below this many elements a step is over before a second thread has woken up.
 ALONE = 32768
@@ -31,10 +31,12 @@ class Session(session.Session):
     """What the CPU backend keeps for one optimizer between steps."""
 
     devices = frozenset({"cpu"})
-    bucket = Bucket
+
+    def bucket(self, program: Program, members: Sequence[Member], case: Any) -> Bucket:
+        return Bucket(program, members)
 
     def launch(self, launches: Sequence[Launch]) -> Mapping[str, float]:
-        run_reductions(launches, _run_phase)
+        run_reductions(launches, _run_phase, _finish)
         reports = launches[0].reports() if launches else {}
         if launches and not reports.get(GUARD, 0) > 0:
             _run([(launch, len(launch.rounds)) for launch in launches])
@@ -43,7 +45,18 @@ class Session(session.Session):
 
 def _run_phase(jobs: Sequence[tuple[Launch, int]]) -> None:
     _run(jobs)
-    _reduce(jobs)
+    for launch, phase in jobs:
+        launch.learn(launch.sums(phase))
+
+
+def _finish(launches: Sequence[Launch], i: int) -> None:
+    """Add up a reduction over the model, in an order that does not depend on the threads."""
+    nodes = [launch.model_nodes[i] for launch in launches]
+    both = list(zip(launches, nodes, strict=True))
+    total = sum(float(launch.reduced[:, launch.columns[node]].sum()) for launch, node in both)
+    count = sum(launch.spans.elements() for launch in launches)
+    for launch, node in both:
+        launch.learn({node: np.float64(total / count if node.op == "mean" else total)})
 
 
 def _run(jobs: Sequence[tuple[Launch, int]]) -> None:
@@ -68,18 +81,3 @@ def _run(jobs: Sequence[tuple[Launch, int]]) -> None:
 @cache
 def _run_all() -> int:
     return machine.load(_ALL, "float64")
-
-
-def _reduce(jobs: Sequence[tuple[Launch, int]]) -> None:
-    """Add up the partial sums of a phase, in an order that does not depend on the threads."""
-    sums = [launch.sums(phase) for launch, phase in jobs]
-    over_model = [[node for node in part if node.level == Level.MODEL] for part in sums]
-    if len({len(nodes) for nodes in over_model}) > 1:
-        raise RuntimeError(SHARED)
-    count = sum(launch.spans.elements() for launch, _ in jobs)
-    for nodes in zip(*over_model, strict=True):
-        total = sum(float(part[node].sum()) for node, part in zip(nodes, sums, strict=True))
-        for node, part in zip(nodes, sums, strict=True):
-            part[node] = np.float64(total / count if node.op == "mean" else total)
-    for (launch, _), part in zip(jobs, sums, strict=True):
-        launch.learn(part)

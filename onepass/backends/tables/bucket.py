@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from operator import attrgetter, getitem, is_
 from typing import Any, Generic, TypeVar
@@ -92,7 +92,7 @@ class Bucket(Generic[Kind]):
     """Tensors that share a program, their storage types and, where the program asks for it, their dimensions."""
 
     # What a backend runs, and how it cuts tensors up.
-    launch: type[Kind]
+    launch: Callable[..., Kind]
     chunk, long_chunk = CHUNK, LONG_CHUNK
 
     def __init__(self, program: Program, members: Sequence[tuple[int, torch.Tensor, dict[str, Any]]]):

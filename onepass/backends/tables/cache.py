@@ -10,6 +10,10 @@ from functools import cache
 from pathlib import Path
 
 
+class CannotCompile(RuntimeError):
+    """The compiler of a backend does not work here."""
+
+
 def cache_folder() -> Path:
     """Where compiled kernels are kept: ``ONEPASS_CACHE_DIR``, or the platform's folder for caches."""
     given = os.environ.get("ONEPASS_CACHE_DIR")

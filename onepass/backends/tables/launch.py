@@ -13,7 +13,7 @@ import torch
 
 from onepass.backends import mesh
 from onepass.backends.tables.strangers import Integers, batches
-from onepass.backends.tables.writing import Layout, phases
+from onepass.backends.tables.writing import Layout, over_model, phases
 from onepass.compiler import Variant
 from onepass.lang import Level
 
@@ -76,12 +76,11 @@ class Launch:
     ):
         self.variant, self.table, self.chunks, self.spans = variant, table, chunks, spans
         self.rounds = phases(variant)
+        # For each of the reductions over the model, the phase that computes this launch's part of it.
+        self.over_model = over_model(self.rounds)
+        self.model_nodes = [node for nodes in self.rounds for node in nodes if node.level == Level.MODEL]
         self.columns = {node: i for i, node in enumerate(node for nodes in self.rounds for node in nodes)}
         self.elements = int(chunks[:, 2].sum())
         self.values = np.zeros((rows, max(1, len(variant.row))))
         self.batches = batches(chunks, table, strangers, params) if strangers else ()
         self.own = self.batches[0].first if self.batches else len(chunks)
-
-    def spans_the_model(self, phase: int) -> bool:
-        """Whether a phase ends in a reduction that needs the other launches' sums."""
-        return any(node.level == Level.MODEL for node in self.rounds[phase])

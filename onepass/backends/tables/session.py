@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from operator import is_
 from typing import Any, TypeVar
@@ -15,17 +16,16 @@ from onepass.backends.tables.launch import Launch
 from onepass.compiler import GUARD, Program, Work, walk
 from onepass.lang import Level
 
-SHARED = "parameters that share a reduction over the model must be updated by the same rule"
-
 Kind = TypeVar("Kind", bound=Launch)
+# The number of its parameter group, a parameter, and its states.
+Member = tuple[int, Any, dict[str, Any]]
 
 
 class Session(ABC):
     """What a backend keeps for one optimizer between steps."""
 
-    # The types of devices that it serves, and what it makes of the tensors.
+    # The types of devices that it serves.
     devices: Collection[str]
-    bucket: type[Bucket[Any]]
 
     def __init__(self) -> None:
         self.plan: Plan | None = None
@@ -33,6 +33,10 @@ class Session(ABC):
     def case(self, p: torch.Tensor, work: Work) -> Hashable:
         """What else tensors must share to be in one bucket."""
         return None
+
+    @abstractmethod
+    def bucket(self, program: Program, members: Sequence[Member], case: Any) -> Bucket[Any]:
+        """A bucket of tensors that agree in all that matters, ``case`` included."""
 
     @abstractmethod
     def launch(self, launches: Sequence[Any]) -> Mapping[str, float]:
@@ -60,7 +64,7 @@ class Session(ABC):
         for bucket in self.plan.buckets:
             for i in bucket.sparse:
                 left[bucket.works[i]].append(bucket.owned[i])
-        return [Work(w.program, w.values, params, w.prepare) for w, params in zip(works, left, strict=True)]
+        return [replace(work, params=params) for work, params in zip(works, left, strict=True)]
 
     def why(self) -> list[str]:
         """Why the kernels could not take what they left."""
@@ -85,7 +89,7 @@ class Plan:
             found = dict.fromkeys(found, self.reasons[0])
         self.others = [[p for p in work.params if found[id(p)]] for work in works]
         known = before.members if before else frozenset()
-        members: dict[Any, list[tuple[int, Any, dict[str, Any]]]] = {}
+        members: dict[Any, list[Member]] = {}
         self.idle: list[Any] = []
         for i, work in enumerate(works):
             for p in work.params:
@@ -100,7 +104,7 @@ class Plan:
                 members.setdefault((work.program, p.dtype, dtypes, ndim, session.case(p, work)), []).append(
                     (i, p, state)
                 )
-        self.buckets = [session.bucket(key[0], group) for key, group in members.items()]
+        self.buckets = [session.bucket(key[0], group, key[-1]) for key, group in members.items()]
         self.members = frozenset(id(p) for bucket in self.buckets for p in bucket.params)
         self.active: list[Any] = []
         # Whoever puts another dict in a parameter's place in the states means the next step to start from it.
@@ -156,18 +160,42 @@ def _spans_the_model(program: Program) -> bool:
     return any(node.level == Level.MODEL for node in walk(roots))
 
 
-def run_reductions(launches: Sequence[Kind], run: Callable[[Sequence[tuple[Kind, int]]], None]) -> None:
-    """Run the phases that only read: ``run`` takes launches, each with the number of its phase.
+def run_reductions(
+    launches: Sequence[Kind],
+    run: Callable[[Sequence[tuple[Kind, int]]], None],
+    finish: Callable[[Sequence[Kind], int], None],
+) -> None:
+    """Run the phases that only read.
 
-    One variant can need more of them than another before it comes to a reduction over the model; who has come there
-    waits for the rest.
+    One variant can need more of them than another before it comes to a reduction over the model; whoever has computed
+    its part goes on when all have.
+
+    Args:
+        launches: what is to be run.
+        run: takes launches, each with the number of its phase, and runs these.
+        finish: takes the launches and the number of a reduction over the model, adds up and lets all know the result.
+
+    Raises:
+        RuntimeError: they do not have the same reductions over the model.
     """
-    finished = dict.fromkeys(launches, 0)
-    while waiting := [launch for launch in launches if finished[launch] < len(launch.rounds)]:
-        alone = [launch for launch in waiting if not launch.spans_the_model(finished[launch])]
-        if not alone and len(waiting) < len(launches):
-            raise RuntimeError(SHARED)
-        jobs = [(launch, finished[launch]) for launch in alone or waiting]
+    if len({len(launch.over_model) for launch in launches}) > 1:
+        raise RuntimeError(
+            "parameters that share a reduction over the model must be updated by the same rule, and these are not: "
+            "give the rules an optimizer each"
+        )
+    phases = dict.fromkeys(launches, 0)
+    finished = 0
+    while waiting := [launch for launch in launches if phases[launch] < len(launch.rounds)]:
+        jobs = [(launch, phases[launch]) for launch in waiting if _computed(launch, phases[launch]) == finished]
         run(jobs)
         for launch, phase in jobs:
-            finished[launch] = phase + 1
+            phases[launch] = phase + 1
+        computed = min(_computed(launch, phases[launch]) for launch in launches)
+        for i in range(finished, computed):
+            finish(launches, i)
+        finished = computed
+
+
+def _computed(launch: Launch, phases: int) -> int:
+    """How many of the reductions over the model a launch has computed its part of after so many phases."""
+    return sum(phase < phases for phase in launch.over_model)

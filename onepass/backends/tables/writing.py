@@ -8,7 +8,7 @@ the model splits the work: a kernel that only reads runs first and leaves one pa
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -45,15 +45,32 @@ def layout(storage: Mapping[str, str]) -> Layout:
     return Layout(tuple(storage.items()), "float64" if storage["p"] == "float64" else "float32")
 
 
-def phases(variant: Variant) -> tuple[tuple[Expr, ...], ...]:
-    """The reductions that need a kernel of their own, grouped: those of a group do not depend on one another."""
+def phases(variant: Variant, at_least: Sequence[int] = ()) -> tuple[tuple[Expr, ...], ...]:
+    """The reductions that need a kernel of their own, grouped: those of a group do not depend on one another.
+
+    Args:
+        variant: what is computed.
+        at_least: for the first, second, ... of the reductions over the model the group that it must not come before.
+
+    Returns:
+        The groups in order. Reductions over the model are in the order in which all variants have them.
+    """
     depth: dict[Expr, int] = {}
+    over_model: list[int] = []
     for node in variant.reductions:
         if node.level < Level.ROW:
             below = [depth[inner] for inner in walk(node.args) if inner in depth]
             depth[node] = 1 + max(below, default=-1)
+        if node.level == Level.MODEL:
+            depth[node] = max(depth[node], *over_model[-1:], *at_least[len(over_model) :][:1], 0)
+            over_model.append(depth[node])
     rounds = 1 + max(depth.values(), default=-1)
     return tuple(tuple(node for node in depth if depth[node] == i) for i in range(rounds))
+
+
+def over_model(rounds: Sequence[Sequence[Expr]]) -> list[int]:
+    """For each of the reductions over the model, the phase it belongs to."""
+    return [i for i, nodes in enumerate(rounds) for node in nodes if node.level == Level.MODEL]
 
 
 _SECTIONS = {Level.STEP: 2, Level.MODEL: 2, Level.TENSOR: 2, Level.ROW: 3, Level.ELEMENT: 4}

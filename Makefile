@@ -5,9 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
+# The GPU's kernels on CPU tensors, in Triton's interpreter.
+INTERPRETED := TRITON_INTERPRET=1 ONEPASS_BACKEND=triton
+
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test test-integration test-frameworks check bench bench-frameworks format clean
+.PHONY: help demo test test-integration test-frameworks check snapshots bench bench-frameworks format clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +34,10 @@ demo: $(VENV)/.demo  ## install, then find the optimizer that suits a small CNN 
 
 test: $(VENV)/.dev  ## run the tests
 	$(BIN)/python -m pytest -n auto
+	if [ "$$(uname)" = Linux ]; then $(INTERPRETED) $(BIN)/python -m pytest -n auto tests/kernels tests/gpu; fi
+
+snapshots: $(VENV)/.dev  ## write the GPU kernels' source as it is emitted now, for git diff
+	ONEPASS_WRITE_SNAPSHOTS=1 $(BIN)/python -m pytest -n 0 tests/gpu/test_gpu_offline.py -k source
 
 test-integration: $(VENV)/.integration  ## run the tests with transformers, Lightning and accelerate
 	$(BIN)/python -m pytest tests/integration

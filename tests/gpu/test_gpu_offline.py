@@ -144,9 +144,9 @@ WRITTEN = {
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_the_emitted_source_is_the_one_that_was_reviewed(name):
-    """``ONEPASS_WRITE_SNAPSHOTS=1 pytest tests/gpu/test_gpu_offline.py`` writes what is emitted now."""
+    """`make snapshots` writes what is emitted now."""
     path = SNAPSHOTS / f"{name}.txt"
     source = WRITTEN[name]()
     if os.environ.get("ONEPASS_WRITE_SNAPSHOTS") == "1":
         path.write_text(source)
-    assert source == path.read_text(), f"{path} differs: see the difference with `make snapshots` and git diff"
+    assert source == path.read_text(), f"{path} is another: see with `make snapshots` and git diff how"

@@ -1,4 +1,4 @@
-"""The tests of the Keras optimizers under the other backends, each in a process of its own: Keras takes one a process."""
+"""The tests of the Keras optimizers under the other backends: Keras takes one a process."""
 
 import os
 import subprocess

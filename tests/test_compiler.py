@@ -205,3 +205,28 @@ def test_a_norm_is_printed_as_one():
         return g / onepass.norm(g, over="model")
 
     assert equations(normalized) == "θₜ = θₜ₋₁ − η · gₜ / ‖gₜ‖model"
+
+
+@pytest.mark.parametrize("t_now", [3.0, 6.0, 7.0])
+def test_a_decision_may_be_left_to_each_element(t_now):
+    program = compile_rule(rules.radam, (Stage(lookahead, "lookahead_"),))
+    known = {"t": t_now, "ndim": 1.0, "lr": 0.1, "betas[0]": 0.9, "betas[1]": 0.999, "eps": 1e-8}
+    known |= {"lookahead_k": 3.0, "lookahead_alpha": 0.5}
+    random = np.random.default_rng(0)
+    arrays = {name: random.random(5) for name in ("p", "g", *(f"state.{key}" for key in program.states))}
+
+    def values(variant):
+        row = {f"row[{i}]": on_host(value, known, {}) for i, value in enumerate(variant.row)}
+        memo = {}
+        wanted = {"p": variant.parameter, **variant.states}
+        return {name: on_arrays(value, {**arrays, **row}, memo, np) for name, value in wanted.items()}
+
+    left_open = program.variant_of((None,) * len(program.decisions))
+    decided = program.variant(known)
+    assert len(program.decisions) == 2
+    with np.errstate(invalid="ignore"):
+        ours, theirs = values(left_open), values(decided)
+    for name, expected in theirs.items():
+        np.testing.assert_allclose(ours[name], expected, rtol=1e-14)
+    for name in set(ours) - set(theirs):
+        np.testing.assert_array_equal(ours[name], arrays[f"state.{name}"])

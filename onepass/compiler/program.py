@@ -114,14 +114,17 @@ class Program:
     precise: frozenset[str]
     reports: Mapping[str, Expr]
     decisions: tuple[Expr, ...]
-    _variants: dict[tuple[float, ...], Variant] = field(default_factory=dict[tuple[float, ...], Variant])
+    _variants: dict[tuple[float | None, ...], Variant] = field(default_factory=dict[tuple[float | None, ...], Variant])
 
     def variant(self, values: Mapping[str, Any]) -> Variant:
         """The variant that these host values call for."""
         return self.variant_of(self._choose(values))
 
-    def variant_of(self, choice: tuple[float, ...]) -> Variant:
-        """The variant of a choice: for each of ``decisions``, whether it holds."""
+    def variant_of(self, choice: tuple[float | None, ...]) -> Variant:
+        """The variant of a choice: for each of ``decisions``, whether it holds.
+
+        None leaves a decision open: its condition is a step value then, by which each element chooses.
+        """
         if choice not in self._variants:
             self._variants[choice] = self._decide(dict(zip(self.decisions, choice, strict=True)))
         return self._variants[choice]
@@ -154,9 +157,9 @@ class Program:
     def _settle(self) -> Callable[[Mapping[str, Any]], tuple[float, ...]]:
         return compile_host(tuple(self.scalars.values()))
 
-    def _decide(self, choices: Mapping[Expr, float]) -> Variant:
+    def _decide(self, choices: Mapping[Expr, float | None]) -> Variant:
         def chosen(node: Expr) -> Expr | None:
-            if _is_decision(node):
+            if _is_decision(node) and choices[node.args[0]] is not None:
                 return rebuild(node.args[1 if choices[node.args[0]] else 2], chosen, decided)
             return None
 

@@ -12,12 +12,9 @@ from typing import Any
 
 from onepass.compiler import Program, Situation, Variant, initial_value, on_arrays, walk
 from onepass.functional.library import Library
-from onepass.lang import Expr, Level
+from onepass.lang import OPS, Expr, Level
 
 Arrays = dict[str, Any]
-
-# What one step may decide while it is traced: each decision doubles the compiled step.
-_MOST_BRANCHES = 6
 
 TYPES = ("float16", "bfloat16", "float32", "float64")
 
@@ -258,66 +255,96 @@ class _Traced:
                     cases[case] = known, {}
                 self.values.append(cases[case][0])
                 self.memos.append(cases[case][1])
-            chosen, pending = self.decisions()
-        return self.choose(chosen, pending)
-
-    def scalar(self, i: int, expression: Expr, memo: dict[Expr, Any]) -> Any:
-        return on_arrays(expression, self.values[i], memo, self.library.xp)
-
-    def decisions(self) -> tuple[list[dict[Expr, float]], list[tuple[Any, list[tuple[int, Expr]]]]]:
-        """For each array the decisions that are known; and the conditions that are not, each with who asks for it."""
-        chosen: list[dict[Expr, float]] = []
-        pending: dict[Any, tuple[Any, list[tuple[int, Expr]]]] = {}
-        shared = {name for name, x in self.given[0].items() if all(group[name] is x for group in self.given)} | {"t"}
-        for i in range(len(self.arrays)):
-            mine: dict[Expr, float] = {}
-            for node in self.program.decisions:
-                condition = self.scalar(i, node, self.memos[i])
-                if isinstance(condition, (bool, int, float)):
-                    mine[node] = float(condition)
-                else:
-                    own = any(n.op == "symbol" and n.data not in shared for n in walk([node]))
-                    pending.setdefault((node, id(self.memos[i]) if own else 0), (condition, []))[1].append((i, node))
-            chosen.append(mine)
-        if len(pending) > _MOST_BRANCHES:
-            raise RuntimeError(
-                f"{self.program.name} branches {len(pending)} times on numbers that are traced, as the scalar state of "
-                f"each parameter, and every branch doubles what is compiled; {_MOST_BRANCHES} are the most: "
-                "step without jit, or let the branches depend on t and on hyperparameters that all parameters share"
-            )
-        return chosen, list(pending.values())
-
-    def choose(self, chosen: list[dict[Expr, float]], pending: list[tuple[Any, list[tuple[int, Expr]]]]) -> Any:
-        """Branch on the first condition that is not known; with none left, compute."""
-        if not pending:
-            return self.compute(chosen)
-        condition, askers = pending[0]
-
-        def branch(holds: float) -> Any:
-            decided = [dict(mine) for mine in chosen]
-            for i, node in askers:
-                decided[i][node] = holds
-            return self.choose(decided, pending[1:])
-
-        return self.library.cond(condition, lambda: branch(1.0), lambda: branch(0.0))
-
-    def compute(self, chosen: list[dict[Expr, float]]) -> tuple[list[Any], list[Arrays], Arrays]:
-        # What is traced inside a branch is known there alone.
-        memos = {id(memo): dict(memo) for memo in self.memos}
-        for i, array in enumerate(self.arrays):
-            memo = memos[id(self.memos[i])]
-            variant = self.program.variant_of(tuple(chosen[i][node] for node in self.program.decisions))
-            with self.library.float64():
-                row = [self.scalar(i, value, memo) for value in variant.row]
-                after = [self.scalar(i, value, memo) for value in self.program.scalars.values()]
-                after = [self.number(x, array.working) for x in after]
-                row = [self.number(x, array.working) for x in row]
-            array.decide(variant, row, after)
+            rows: dict[Any, list[Any]] = {}
+            for i, array in enumerate(self.arrays):
+                variant = self.variant(i)
+                case = (id(variant), id(self.memos[i]))
+                if case not in rows:
+                    rows[case] = self.row(i, variant)
+                after = [self.scalar(i, value) for value in self.program.scalars.values()]
+                array.decide(
+                    variant,
+                    [self.number(x, array.working) for x in rows[case]],
+                    [self.number(x, array.working) for x in after],
+                )
         return _finish(self.arrays)
 
+    def scalar(self, i: int, expression: Expr, memo: dict[Expr, Any] | None = None) -> Any:
+        return on_arrays(expression, self.values[i], self.memos[i] if memo is None else memo, self.library.xp)
+
+    def variant(self, i: int) -> Variant:
+        """What to compute of an array: the decisions that are known are taken, the others left to each element."""
+        conditions = [self.scalar(i, node) for node in self.program.decisions]
+        return self.program.variant_of(tuple(float(x) if _is_number(x) else None for x in conditions))
+
+    def row(self, i: int, variant: Variant) -> list[Any]:
+        """The step values of a variant.
+
+        One that only serves a side that is not chosen is 1: it might be NaN, to which autograd would find its way
+        through the choice; a branch that is not taken has no derivative.
+        """
+        guards = _guards(variant)
+        values: list[Any] = [None] * len(variant.row)
+        guarded: dict[frozenset[tuple[int, bool]], list[int]] = {}
+        for k, value in enumerate(variant.row):
+            is_condition = value.op in OPS and OPS[value.op].kind in ("comparison", "logic")
+            if guards[k] and not is_condition and not self.is_known(i, value):
+                guarded.setdefault(guards[k], []).append(k)
+            else:
+                values[k] = self.scalar(i, value)
+        for guard, indices in guarded.items():
+            holds: Any = None
+            for condition, side in sorted(guard):
+                here = self.scalar(i, variant.row[condition])
+                here = here if side else ~here
+                holds = here if holds is None else holds & here
+
+            def taken(indices: Sequence[int] = indices) -> list[Any]:
+                # What is traced in a branch is known there alone.
+                inside = dict(self.memos[i])
+                return [self.library.step_value(self.scalar(i, variant.row[k], inside)) for k in indices]
+
+            def idle(indices: Sequence[int] = indices) -> list[Any]:
+                return [self.library.step_value(1.0) for _ in indices]
+
+            for k, value in zip(indices, self.library.cond(holds, taken, idle), strict=True):
+                values[k] = value
+        return values
+
+    def is_known(self, i: int, expression: Expr) -> bool:
+        """Whether a step value is a number already."""
+        return all(_is_number(self.values[i][node.data]) for node in walk([expression]) if node.op == "symbol")
+
     def number(self, x: Any, dtype: str) -> Any:
-        """A step value in the type in which it meets arrays; a plain number fits any."""
-        return float(x) if isinstance(x, (bool, int, float)) else self.library.cast(x, dtype)
+        """A step value in the type in which it meets arrays; a plain number fits any, and a condition is of none."""
+        if _is_number(x):
+            return float(x)
+        return x if self.library.dtype(x) == "bool" else self.library.cast(x, dtype)
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, (bool, int, float))
+
+
+def _guards(variant: Variant) -> list[frozenset[tuple[int, bool]]]:
+    """For each step value, the open decisions and their sides that every way to it leads through.
+
+    A decision is known by the place of its condition among the step values.
+    """
+    place = {f"row[{k}]": k for k in range(len(variant.row))}
+    roots = [variant.parameter, *variant.states.values(), *variant.reports.values()]
+    through: dict[Expr, frozenset[tuple[int, bool]]] = dict.fromkeys(roots, frozenset())
+    for node in reversed(list(walk(roots))):
+        for n, arg in enumerate(node.args):
+            way = through[node]
+            if node.op == "where" and n and node.args[0].op == "symbol" and node.args[0].data in place:
+                way |= {(place[node.args[0].data], n == 1)}
+            through[arg] = through[arg] & way if arg in through else way
+    found: list[frozenset[tuple[int, bool]]] = [frozenset()] * len(variant.row)
+    for node, way in through.items():
+        if node.op == "symbol" and node.data in place:
+            found[place[node.data]] = way
+    return found
 
 
 __all__ = ["TYPES", "Arrays", "Item", "advance", "advance_each", "initial_states", "situations"]

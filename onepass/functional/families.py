@@ -58,12 +58,8 @@ class Family:
         """The preset that options call for, and its hyperparameters.
 
         Raises:
-            TypeError: there is no such option.
             ValueError: the options contradict one another.
         """
-        for name in options:
-            if name not in self.options:
-                raise TypeError(f"{self.title} takes no {name!r}; it takes {', '.join(self.options)}")
         return self.choose(self, {**self.flags, **options})
 
 

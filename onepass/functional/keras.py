@@ -88,10 +88,10 @@ class Optimizer(keras.optimizers.Optimizer):
         if not callable(rate):
             check(title, "learning_rate", rate, 0.0, COMMON["lr"])
             rate = float(rate)
-        elif isinstance(weight_decay, Applied) and weight_decay.values.get("lr_max", ...) is None:
+        elif _needs_height(weight_decay, family):
             raise ValueError(
-                f"{title}: {weight_decay!r} follows the learning rate down from its height, which a schedule does not "
-                "tell: give it lr_max="
+                f"{title}: independent decay follows the learning rate down from its height, which a schedule does not "
+                f"tell: give it as onepass.decay.independent(x, lr_max=...), not {weight_decay!r}"
             )
         preset, hyperparameters = family.recipe_of(options)
         made = recipe(
@@ -320,6 +320,14 @@ class _Held:
     """Keeps the variables from being tracked twice."""
 
     variables: Variables
+
+
+def _needs_height(weight_decay: Any, family: Family) -> bool:
+    """Whether this is decay relative to the learning rate's height, which is not given."""
+    if isinstance(weight_decay, Applied):
+        return weight_decay.values.get("lr_max", ...) is None
+    decays = family.weight_decay if weight_decay is ... else weight_decay
+    return bool(decays) and "lr_max" in decay.FORMS[family.preset.decay_form].hyperparameters
 
 
 def _path(v: Any) -> str:

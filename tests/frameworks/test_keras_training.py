@@ -283,7 +283,7 @@ def test_what_is_ones_own_is_saved_by_its_name(tmp_path):
         ({"transforms": [onepass.clip_norm]}, TypeError, "call it"),
         ({"clipnorm": 1.0, "clipvalue": 1.0}, ValueError, "Only one of"),
         ({"gradient_accumulation_steps": 1}, ValueError, ">= 2"),
-        ({"learning_rate": lambda: 0.1, "weight_decay": onepass.decay.independent(0.1)}, ValueError, "give it lr_max="),
+        ({"learning_rate": lambda: 0.1, "weight_decay": onepass.decay.independent(0.1)}, ValueError, "lr_max=..."),
     ],
     ids=str,
 )
@@ -303,6 +303,18 @@ def test_bad_arguments(arguments, error, message):
 def test_flags_that_contradict_one_another(name, flags, message):
     with pytest.raises(ValueError, match=message):
         getattr(ours, name)(**flags)
+
+
+def test_a_height_is_asked_for_where_a_schedule_hides_it():
+    @onepass.rule
+    def plain(g):
+        return g
+
+    kind = ours.optimizer(plain, weight_decay="independent")
+    with pytest.raises(ValueError, match="independent decay follows the learning rate"):
+        kind(theirs.schedules.CosineDecay(0.1, 10), weight_decay=0.1)
+    kind(theirs.schedules.CosineDecay(0.1, 10))
+    kind(0.1, weight_decay=0.1)
 
 
 def test_hyperparameters_are_read_and_not_written():

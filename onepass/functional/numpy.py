@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import importlib
 from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from onepass.functional.library import Library
+
+
+@cache
+def _name(dtype: Any) -> str:
+    # NumPy spells it anew each time, which takes longer than an operation on a small array.
+    return dtype.name
 
 
 class NumPy(Library):
@@ -19,7 +26,7 @@ class NumPy(Library):
         self.xp = importlib.import_module(package)
 
     def dtype(self, x: Any) -> str:
-        return x.dtype.name
+        return _name(x.dtype)
 
     def cast(self, x: Any, dtype: str) -> Any:
         # Arithmetic on an array without dimensions leaves a scalar: what is stored is an array again.

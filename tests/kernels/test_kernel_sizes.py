@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from parity import hold, parameters
 
 import onepass
-from onepass.backends.cpu.launch import Bucket
+from onepass.backends.cpu.bucket import Bucket
 from onepass.backends.tables.bucket import FIRST_ADDRESS, LONG_CHUNK
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float64, torch.float16)

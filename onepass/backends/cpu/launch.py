@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -9,7 +10,6 @@ import numpy as np
 
 from onepass.backends.cpu import machine
 from onepass.backends.cpu.emit import emit
-from onepass.backends.tables import bucket
 from onepass.backends.tables import launch as tables
 from onepass.backends.tables.writing import Layout
 from onepass.compiler import Variant, on_host
@@ -71,7 +71,11 @@ class Launch(tables.Launch):
         return {name: float(on_host(value, values, known)) for name, value in self.variant.reports.items()}
 
 
-class Bucket(bucket.Bucket[Launch]):
-    """A bucket of CPU tensors."""
-
-    launch = Launch
+def finish(launches: Sequence[Launch], i: int) -> None:
+    """Add up a reduction over the model, in an order that does not depend on the threads."""
+    nodes = [launch.model_nodes[i] for launch in launches]
+    both = list(zip(launches, nodes, strict=True))
+    total = sum(float(launch.reduced[:, launch.columns[node]].sum()) for launch, node in both)
+    count = sum(launch.spans.elements() for launch in launches)
+    for launch, node in both:
+        launch.learn({node: np.float64(total / count if node.op == "mean" else total)})

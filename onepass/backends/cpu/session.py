@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from onepass.backends.cpu import machine, threads
-from onepass.backends.cpu.launch import Bucket, Launch
+from onepass.backends.cpu.bucket import Bucket
+from onepass.backends.cpu.launch import Launch, finish
 from onepass.backends.tables import session
 from onepass.backends.tables.session import Member, run_reductions
 from onepass.compiler import GUARD, Program
@@ -36,7 +37,7 @@ class Session(session.Session):
         return Bucket(program, members)
 
     def launch(self, launches: Sequence[Launch]) -> Mapping[str, float]:
-        run_reductions(launches, _run_phase, _finish)
+        run_reductions(launches, _run_phase, finish)
         reports = launches[0].reports() if launches else {}
         if launches and not reports.get(GUARD, 0) > 0:
             _run([(launch, len(launch.rounds)) for launch in launches])
@@ -47,16 +48,6 @@ def _run_phase(jobs: Sequence[tuple[Launch, int]]) -> None:
     _run(jobs)
     for launch, phase in jobs:
         launch.learn(launch.sums(phase))
-
-
-def _finish(launches: Sequence[Launch], i: int) -> None:
-    """Add up a reduction over the model, in an order that does not depend on the threads."""
-    nodes = [launch.model_nodes[i] for launch in launches]
-    both = list(zip(launches, nodes, strict=True))
-    total = sum(float(launch.reduced[:, launch.columns[node]].sum()) for launch, node in both)
-    count = sum(launch.spans.elements() for launch in launches)
-    for launch, node in both:
-        launch.learn({node: np.float64(total / count if node.op == "mean" else total)})
 
 
 def _run(jobs: Sequence[tuple[Launch, int]]) -> None:

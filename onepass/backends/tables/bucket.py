@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from functools import cache
 from operator import attrgetter, getitem, is_
 from typing import Any, Generic, TypeVar
 
@@ -13,16 +12,10 @@ import torch
 
 from onepass.backends import mesh
 from onepass.backends.gradients import check_layouts
-from onepass.backends.tables.launch import Launch, Spans
+from onepass.backends.tables.launch import CHUNK, LONG_CHUNK, Launch, Spans, cut, rows_matter
 from onepass.backends.tables.strangers import Integers
 from onepass.backends.tables.writing import FIRST_ADDRESS, ROW_LENGTH, ROW_OF_VALUES, layout
-from onepass.compiler import Program, Situation, Variant, Work, walk
-from onepass.lang import Level
-
-# Elements of a chunk: enough to hide what claiming one costs, few enough for the threads to share the work evenly.
-CHUNK = 16384
-# A tensor of so many elements has chunks enough at any size, and longer runs through memory are faster.
-LARGE, LONG_CHUNK = 2**20, 65536
+from onepass.compiler import Program, Situation, Variant, Work
 
 # What lies in memory for each type; complex numbers are pairs of reals.
 _STORAGE = {
@@ -77,12 +70,6 @@ def obstacle(p: torch.Tensor, program: Program, devices: Collection[str]) -> str
     if rows_matter(program) and p.ndim > 1 and p.numel() and p.shape[0] > 1 and p.stride(0) * p.shape[0] != p.numel():
         return f"a parameter of shape {tuple(p.shape)} and strides {p.stride()} has rows that are no blocks of memory"
     return None
-
-
-@cache
-def rows_matter(program: Program) -> bool:
-    """Whether a program reduces over the rows of a tensor, so that chunks must be whole rows."""
-    return any(node.level == Level.ROW for node in walk([program.parameter, *program.states.values()]))
 
 
 Kind = TypeVar("Kind", bound=Launch)
@@ -150,13 +137,9 @@ class Bucket(Generic[Kind]):
     def _cut(self) -> Integers:
         """The chunk table: for each chunk its tensor, its first element and its number of elements."""
         rows = rows_matter(self.program) and self.ndim > 1
-        chunks: list[tuple[int, int, int]] = []
-        for i, (p, count) in enumerate(zip(self.params, self.counts.tolist(), strict=True)):
-            row = count // p.shape[0] if rows and count else 1
-            chunk = self.chunk if count < LARGE else self.long_chunk
-            size = max(row, chunk // row * row)
-            chunks += [(i, start, min(size, count - start)) for start in range(0, count, size)]
-        return np.array(chunks, dtype=np.int64).reshape(-1, 3)
+        counts = self.counts.tolist()
+        lengths = [n // p.shape[0] if rows and n else 1 for p, n in zip(self.params, counts, strict=True)]
+        return cut(counts, lengths, self.chunk, self.long_chunk)
 
     def _share_counters(self) -> None:
         """Make every parameter's step count, and every scalar state, a view into one vector."""

@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from onepass.backends import mesh
-from onepass.backends.tables.strangers import Integers, batches
 from onepass.backends.tables.writing import Layout, over_model, phases
-from onepass.compiler import Variant
+from onepass.compiler import Program, Variant, walk
 from onepass.lang import Level
+
+if TYPE_CHECKING:
+    import torch
+
+Integers = npt.NDArray[np.int64]
+
+# Elements of a chunk: enough to hide what claiming one costs, few enough for the threads to share the work evenly.
+CHUNK = 16384
+# A tensor of so many elements has chunks enough at any size, and longer runs through memory are faster.
+LARGE, LONG_CHUNK = 2**20, 65536
+
+
+@cache
+def rows_matter(program: Program) -> bool:
+    """Whether a program reduces over the rows of a tensor, so that chunks must be whole rows."""
+    return any(node.level == Level.ROW for node in walk([program.parameter, *program.states.values()]))
+
+
+def cut(counts: Sequence[int], rows: Sequence[int], chunk: int = CHUNK, long_chunk: int = LONG_CHUNK) -> Integers:
+    """The chunk table: for each chunk its tensor, its first element and its number of elements.
+
+    Args:
+        counts: for each tensor its number of elements.
+        rows: for each tensor the length of what a chunk must hold whole, 1 where it may be cut anywhere.
+        chunk, long_chunk: how many elements a chunk of a small and of a large tensor should have.
+    """
+    chunks: list[tuple[int, int, int]] = []
+    for i, (count, row) in enumerate(zip(counts, rows, strict=True)):
+        size = max(row, (chunk if count < LARGE else long_chunk) // row * row)
+        chunks += [(i, start, min(size, count - start)) for start in range(0, count, size)]
+    return np.array(chunks, dtype=np.int64).reshape(-1, 3)
 
 
 @dataclass(frozen=True)
@@ -42,7 +71,15 @@ class Spans:
 
     def add_up(self, sums: npt.NDArray[np.float64]) -> None:
         """Add the other processes' sums for each tensor that is spread, in place."""
-        for over in dict.fromkeys(filter(None, self.groups)):
+        spread = dict.fromkeys(filter(None, self.groups))
+        if not spread:
+            return
+        # Only here, and for strangers, is torch needed: frameworks without it have launches too.
+        import torch
+
+        from onepass.backends import mesh
+
+        for over in spread:
             chosen = [i for i, groups in enumerate(self.groups) if groups == over]
             part = torch.from_numpy(sums[chosen])
             mesh.add_up(part, over)
@@ -82,5 +119,55 @@ class Launch:
         self.columns = {node: i for i, node in enumerate(node for nodes in self.rounds for node in nodes)}
         self.elements = int(chunks[:, 2].sum())
         self.values = np.zeros((rows, max(1, len(variant.row))))
-        self.batches = batches(chunks, table, strangers, params) if strangers else ()
+        self.batches = _batches(chunks, table, strangers, params) if strangers else ()
         self.own = self.batches[0].first if self.batches else len(chunks)
+
+
+def _batches(*arguments: Any) -> tuple[Any, ...]:
+    from onepass.backends.tables.strangers import batches
+
+    return batches(*arguments)
+
+
+Kind = TypeVar("Kind", bound=Launch)
+
+
+def run_reductions(
+    launches: Sequence[Kind],
+    run: Callable[[Sequence[tuple[Kind, int]]], None],
+    finish: Callable[[Sequence[Kind], int], None],
+) -> None:
+    """Run the phases that only read.
+
+    One variant can need more of them than another before it comes to a reduction over the model; whoever has computed
+    its part goes on when all have.
+
+    Args:
+        launches: what is to be run.
+        run: takes launches, each with the number of its phase, and runs these.
+        finish: takes the launches and the number of a reduction over the model, adds up and lets all know the result.
+
+    Raises:
+        RuntimeError: they do not have the same reductions over the model.
+    """
+    if len({len(launch.over_model) for launch in launches}) > 1:
+        raise RuntimeError(
+            "parameters that share a reduction over the model must be updated by the same rule, and these are not: "
+            "give the rules an optimizer each"
+        )
+    phases = dict.fromkeys(launches, 0)
+    finished = 0
+    while waiting := [launch for launch in launches if phases[launch] < len(launch.rounds)]:
+        jobs = [(launch, phases[launch]) for launch in waiting if _computed(launch, phases[launch]) == finished]
+        run(jobs)
+        for launch, phase in jobs:
+            phases[launch] = phase + 1
+        computed = min(_computed(launch, phases[launch]) for launch in launches)
+        for i in range(finished, computed):
+            finish(launches, i)
+        finished = computed
+
+
+def _computed(launch: Launch, phases: int) -> int:
+    """How many of the reductions over the model a launch has computed its part of after so many phases."""
+    return sum(phase < phases for phase in launch.over_model)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from operator import is_
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from onepass.backends.tables.bucket import Bucket, Stale, obstacle
-from onepass.backends.tables.launch import Launch
+from onepass.backends.tables.launch import run_reductions
 from onepass.compiler import GUARD, Program, Work, walk
 from onepass.lang import Level
 
-Kind = TypeVar("Kind", bound=Launch)
+__all__ = ["Member", "Plan", "Session", "run_reductions"]
+
 # The number of its parameter group, a parameter, and its states.
 Member = tuple[int, Any, dict[str, Any]]
 
@@ -158,44 +159,3 @@ def _needs_dimensions(program: Program) -> bool:
 def _spans_the_model(program: Program) -> bool:
     roots = [program.parameter, *program.states.values(), *program.reports.values()]
     return any(node.level == Level.MODEL for node in walk(roots))
-
-
-def run_reductions(
-    launches: Sequence[Kind],
-    run: Callable[[Sequence[tuple[Kind, int]]], None],
-    finish: Callable[[Sequence[Kind], int], None],
-) -> None:
-    """Run the phases that only read.
-
-    One variant can need more of them than another before it comes to a reduction over the model; whoever has computed
-    its part goes on when all have.
-
-    Args:
-        launches: what is to be run.
-        run: takes launches, each with the number of its phase, and runs these.
-        finish: takes the launches and the number of a reduction over the model, adds up and lets all know the result.
-
-    Raises:
-        RuntimeError: they do not have the same reductions over the model.
-    """
-    if len({len(launch.over_model) for launch in launches}) > 1:
-        raise RuntimeError(
-            "parameters that share a reduction over the model must be updated by the same rule, and these are not: "
-            "give the rules an optimizer each"
-        )
-    phases = dict.fromkeys(launches, 0)
-    finished = 0
-    while waiting := [launch for launch in launches if phases[launch] < len(launch.rounds)]:
-        jobs = [(launch, phases[launch]) for launch in waiting if _computed(launch, phases[launch]) == finished]
-        run(jobs)
-        for launch, phase in jobs:
-            phases[launch] = phase + 1
-        computed = min(_computed(launch, phases[launch]) for launch in launches)
-        for i in range(finished, computed):
-            finish(launches, i)
-        finished = computed
-
-
-def _computed(launch: Launch, phases: int) -> int:
-    """How many of the reductions over the model a launch has computed its part of after so many phases."""
-    return sum(phase < phases for phase in launch.over_model)

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
+from onepass.backends.tables.launch import Integers
 from onepass.backends.tables.writing import FIRST_ADDRESS
-
-Integers = npt.NDArray[np.int64]
 
 # Elements of such gradients that are copied at a time.
 BORROWED = 2**19

@@ -1,7 +1,9 @@
 """MXNet 1.9.1: the arrays of ``mxnet.np``, outside or inside its autograd.
 
 MXNet is archived. Its last wheels need NumPy < 1.24: ``pip install "mxnet==1.9.1" "numpy<1.24"``. Install onepass
-beside it with ``pip install --no-deps``: it then does without torch, which asks for a newer NumPy.
+beside it with ``pip install --no-deps``: it then does without torch, which asks for a newer NumPy. On Linux the wheel
+brings OpenBLAS and libgfortran along, and takes libgomp and libquadmath from the system (Debian: ``apt-get install
+libgomp1 libquadmath0``).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ INTERPRETED := TRITON_INTERPRET=1 ONEPASS_BACKEND=triton
 
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test test-integration test-frameworks check snapshots bench bench-frameworks format clean
+.PHONY: help demo test test-integration test-frameworks check snapshots bench bench-frameworks bench-gpu format clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +88,9 @@ bench-frameworks: .venvs/jax/.ready .venvs/tensorflow/.ready .venvs/paddle/.read
 $(VENV)/.bench: $(VENV)/.dev
 	$(PIP) --no-deps pytorch_optimizer torch-optimi
 	@touch $@
+
+bench-gpu: $(VENV)/.bench  ## measure the GPU's kernels, where there is a CUDA device
+	$(BIN)/python -m benchmarks.gpu
 
 format: $(VENV)/.dev  ## format and mend what the linter can
 	$(BIN)/ruff format .

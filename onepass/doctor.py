@@ -22,7 +22,7 @@ def examine() -> list[tuple[str, str]]:
         ("Python", f"{platform.python_version()} on {platform.platform()}"),
         *((name, _release(name)) for name in ("torch", "numpy", "numba", "llvmlite")),
         ("CPU tensors", _cpu_backend()),
-        ("CUDA tensors", "the reference: eager torch" if torch.cuda.is_available() else "no CUDA device here"),
+        ("GPU tensors", _gpu_backend()),
     ]
     if select.missing("cpu") is None:
         from onepass.backends.cpu import machine, threads
@@ -83,6 +83,19 @@ def _cpu_backend() -> str:
         return f"the reference: eager torch{asked}"
     reason = select.missing("cpu")
     return f"the reference, for {reason}" if reason else f"fused kernels, compiled by Numba{asked}"
+
+
+def _gpu_backend() -> str:
+    missing = select.missing("triton")
+    kernels = "the reference: eager torch" if missing else f"fused kernels, compiled by Triton {_release('triton')}"
+    reason = f", for {missing}" if missing else ""
+    if missing is None and select.interprets():
+        return "Triton's interpreter, on CPU tensors (TRITON_INTERPRET says so)"
+    if torch.cuda.is_available():
+        return f"{kernels}{reason}; {torch.cuda.device_count()} of {torch.cuda.get_device_name()}"
+    if hasattr(torch, "xpu") and torch.xpu.is_available():
+        return f"{kernels}{reason}; {torch.xpu.get_device_name()}"
+    return f"no GPU here; on one, {kernels}{reason}"
 
 
 def _cache(folder: Any) -> str:

@@ -60,16 +60,17 @@ def random_mask(seed):
 def test_parameters_without_gradients_now_and_then(name, options, dtype):
     """Warm-ups and synchronisations then come at different steps for different parameters, in one launch each."""
     shapes = ((5, 3), (17,), (), (4, 4), (3, 1), (6,))
+    steps = 40 if FAST == "cpu" else 12
     opt = hold(
         lambda params, backend: create(name, params, backend, **options),
         dtype,
         shapes=shapes,
-        steps=40,
+        steps=steps,
         gradient=random_mask(7),
     )
     counts = [int(state["step"]) for state in opt.state.values()]
     assert len(set(counts)) > 2
-    assert all(10 < count < 38 for count in counts)
+    assert all(steps // 4 < count < steps for count in counts)
 
 
 def test_a_step_without_any_gradient_does_nothing():

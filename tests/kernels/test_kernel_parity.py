@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 import torch
-from parity import SHAPES, hold
+from parity import FAST, SHAPES, hold
 
 import onepass
 from onepass import transforms
@@ -143,9 +143,9 @@ def test_climbing_is_descending_the_other_way(dtype):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_what_is_longer_than_a_chunk(dtype):
     stack = (transforms.clip_norm, transforms.cautious)
-    shapes = ((16385,), (300, 61), (3, 16390), (2, 2))
-    hold(make("adamw", {}, stack), dtype, shapes=shapes, steps=3)
-    hold(make("ranger", {}), dtype, shapes=shapes, steps=7)
+    shapes = ((16385,), (300, 61), (3, 16390), (2, 2)) if FAST == "cpu" else ((4097,), (70, 61), (3, 4100), (2, 2))
+    hold(make("adamw", {}, stack), dtype, shapes=shapes, steps=3 if FAST == "cpu" else 1)
+    hold(make("ranger", {}), dtype, shapes=shapes, steps=7 if FAST == "cpu" else 1)
 
 
 def test_one_variant_may_need_more_phases_before_the_norm_of_the_model_than_another():

@@ -19,6 +19,7 @@ FILES = {
     "functional.keras": ["keras"],
     "keras": ["keras"],
     "functional.paddle": ["paddle"],
+    "functional.paddle_optimizer": ["paddle"],
     "paddle": ["paddle"],
     "functional.mxnet": ["mxnet"],
 }

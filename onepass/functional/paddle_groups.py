@@ -169,6 +169,9 @@ def members_of(
         clip, own_rate = options.pop("grad_clip"), options.pop("learning_rate", None)
         if clip is not None and not isinstance(clip, paddle.nn.clip.GradientClipBase):
             raise TypeError(f"{family.title}: grad_clip takes one of paddle.nn.ClipGradBy..., not {clip!r}")
+        for name in options:
+            if name not in family.options:
+                raise TypeError(f"{family.title} takes no {name!r}; it takes {', '.join(family.options)}")
         preset, hyperparameters = family.recipe_of(options)
         form, regularizer = _decay_of(weight_decay)
         _check_height(family.title, form, is_scheduled)

@@ -2,6 +2,8 @@
 
 import copy
 import io
+import os
+import re
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -419,6 +421,37 @@ def test_what_the_kernels_cannot_take_is_left_to_paddles_operations():
             opt.apply_gradients([(p, g)])
         found.append(values([p]))
     np.testing.assert_allclose(*found, rtol=1e-6)
+
+
+STEPS = """
+import sys, paddle
+HEAD
+import onepass, onepass.paddle
+params = [paddle.create_parameter([n], "float32") for n in (3, 70_000, 300_001)]
+for p in params:
+    p.set_value(paddle.linspace(-1, 1, p.shape[0]))
+opt = onepass.paddle.AdamW(0.1, params, transforms=[onepass.clip_norm(1.0)])
+for i in range(3):
+    for p in params:
+        p.grad = paddle.cos(paddle.arange(p.shape[0], dtype="float32") + i)
+    opt.step()
+print([float(p.astype("float64").abs().sum()) for p in params], opt.reports)
+"""
+
+
+def test_any_number_of_threads_and_no_numba_give_the_same():
+    def run(head="", threads=1):
+        env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        return subprocess.run(
+            [sys.executable, "-c", STEPS.replace("HEAD", head)], env=env, check=True, capture_output=True, text=True
+        )
+
+    one, two, without = run(), run(threads=2), run(head="sys.modules['llvmlite'] = None")
+    assert one.stdout.splitlines()[-1] == two.stdout.splitlines()[-1]
+    assert "onepass" not in one.stderr
+    assert without.stderr.count("UserWarning: onepass: the fused kernels need Numba") == 1
+    numbers = [[float(x) for x in re.findall(r"\d+\.\d+", done.stdout.splitlines()[-1])] for done in (one, without)]
+    np.testing.assert_allclose(*numbers, rtol=1e-6)
 
 
 # Checkpoints

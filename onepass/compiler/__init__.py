@@ -1,5 +1,6 @@
 """From rules to programs: trace, simplify, decide, hoist, interpret, print. It imports no framework."""
 
+from onepass.compiler.arrays import compile_arrays
 from onepass.compiler.equations import equations, text
 from onepass.compiler.interpret import on_arrays, on_host
 from onepass.compiler.program import GUARD, Program, Situation, Variant, Work, compile_rule, initial_value, walk
@@ -13,6 +14,7 @@ __all__ = [
     "Trace",
     "Variant",
     "Work",
+    "compile_arrays",
     "compile_rule",
     "equations",
     "initial_value",

@@ -38,12 +38,13 @@ PYTHON: dict[str, str] = {
     "mean": "{}",
 }
 
+# The names in `literal`.
+NUMBERS: dict[str, Any] = {"infinity": math.inf, "nan": math.nan}
 _WORDS: dict[str, Any] = {
     "sqrt": math.sqrt,
     "exp": math.exp,
     "log": math.log,
-    "infinity": math.inf,
-    "nan": math.nan,
+    **NUMBERS,
     **{name: OPS[name].floats for name in ("sign", "maximum", "minimum")},
 }
 
@@ -83,7 +84,7 @@ def _function(expressions: Sequence[Expr]) -> Callable[[Mapping[str, Any]], tupl
         if node in names:
             return names[node]
         if node.op == "constant":
-            return _literal(node.data)
+            return literal(node.data)
         if node.op == "symbol":
             return f"v[{node.data!r}]"
         return PYTHON[node.op].format(*map(write, node.args))
@@ -96,7 +97,8 @@ def _function(expressions: Sequence[Expr]) -> Callable[[Mapping[str, Any]], tupl
     return scope["compute"]
 
 
-def _literal(value: float) -> str:
+def literal(value: float) -> str:
+    """A constant as Python writes it."""
     if math.isfinite(value):
         return f"({value!r})"
     return "nan" if value != value else "infinity" if value > 0 else "(-infinity)"

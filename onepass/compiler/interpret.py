@@ -55,10 +55,17 @@ def on_arrays(root: Expr, values: Mapping[str, Any], memo: dict[Expr, Any], xp: 
         value = row.arrays(xp, *args, root.data)
     elif all(type(arg) in _NUMBERS for arg in args):
         value = row.floats(*args)
+    elif row.kind == "selection":
+        value = select(xp, values["p"], *args)
     else:
-        if row.kind == "selection" and all(isinstance(arg, (int, float)) for arg in args[1:]):
-            # A choice between two numbers would take the library's default type, not the parameter's.
-            args[1:] = [xp.asarray(arg, dtype=values["p"].dtype) for arg in args[1:]]
         value = row.arrays(xp, *args)
     memo[root] = value
     return value
+
+
+def select(xp: Any, like: Any, condition: Any, a: Any, b: Any) -> Any:
+    """``a`` where the condition holds, else ``b``; of the type of ``like`` if both are numbers."""
+    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
+        # The library would take its default type.
+        a, b = (xp.asarray(x, dtype=like.dtype) for x in (a, b))
+    return OPS["where"].arrays(xp, condition, a, b)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any, NamedTuple
 
+from onepass.compiler.arrays import OnArrays, compile_arrays
 from onepass.compiler.host import compile_host
 from onepass.compiler.interpret import on_arrays, on_host
 from onepass.compiler.simplify import rebuild, simplify
@@ -60,6 +61,21 @@ class Variant:
     def compute_row(self) -> Callable[[Mapping[str, Any]], tuple[float, ...]]:
         """The values of ``row`` from those of the host's symbols."""
         return compile_host(self.row)
+
+    @cached_property
+    def over_model(self) -> tuple[Expr, ...]:
+        """The reductions over the model, innermost first."""
+        return tuple(node for node in self.reductions if node.level == Level.MODEL)
+
+    @cached_property
+    def compute_summands(self) -> tuple[OnArrays, ...]:
+        """For each of ``over_model``, from arrays and the values of those before it, what it adds up."""
+        return tuple(compile_arrays(node.args, self.over_model[:i]) for i, node in enumerate(self.over_model))
+
+    @cached_property
+    def compute_results(self) -> OnArrays:
+        """``parameter`` and the values of ``states``, in order, from arrays and the values of ``over_model``."""
+        return compile_arrays([self.parameter, *self.states.values()], self.over_model)
 
     def traffic(self) -> int:
         """How many values must move between memory and processor for every element.

@@ -6,13 +6,14 @@ and stored as it came.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from onepass.compiler import Program, Situation, Variant, initial_value, on_arrays, walk
 from onepass.functional.library import Library
-from onepass.lang import OPS, Expr, Level
+from onepass.lang import OPS, Expr
 
 Arrays = dict[str, Any]
 
@@ -131,7 +132,6 @@ def advance_each(items: Sequence[Item], library: Library) -> tuple[Iterator[tupl
         for array in arrays:
             with library.arithmetic():
                 new = array.result()
-            array.known.clear()
             yield new
 
     return results(), reports
@@ -148,44 +148,59 @@ def _new(value: Any, like: Any, dtype: str, library: Library) -> Any:
     return library.filled(like, 1.0, dtype) * library.cast(value, dtype)
 
 
+class _Values(dict[str, Any]):
+    """A parameter's arrays in the working type, each cast when it is first asked for, and its step values."""
+
+    def __init__(self, stored: Arrays, working: str, library: Library):
+        super().__init__()
+        self.stored, self.working, self.library = stored, working, library
+
+    def __missing__(self, name: str) -> Any:
+        self[name] = x = self.library.cast(self.stored[name], self.working)
+        return x
+
+
 class _Array:
-    """One parameter in its step: its values in the working type, and all that is known so far."""
+    """One parameter in its step: its arrays, the step values, and the reductions over the model."""
 
     def __init__(self, program: Program, p: Any, g: Any, state: Arrays, library: Library):
         self.program, self.library = program, library
-        self.ndim = len(p.shape)
-        self.size = 1
-        for length in p.shape:
-            self.size *= int(length)
+        self.shape = tuple(p.shape)
+        self.ndim = len(self.shape)
+        self.size = math.prod(map(int, self.shape))
         self.scalars = [state[key] for key in program.scalars]
-        stored = {"p": p, **{f"state.{key}": state[key] for key in program.states}}
-        self.dtypes = {name: library.dtype(x) for name, x in stored.items()}
-        self.working = _working(self.dtypes["p"])
-        self.stored, self.g = stored, g
-        self.values = {name: library.cast(x, self.working) for name, x in {**stored, "g": g}.items()}
+        self.stored = {"p": p, "g": g}
+        for key in program.states:
+            self.stored[f"state.{key}"] = state[key]
+        self.working = _working(library.dtype(p))
+        self.values = _Values(self.stored, self.working, library)
         self.known: dict[Expr, Any] = {}
 
     def decide(self, variant: Variant, row: Sequence[Any], after: Sequence[Any]) -> None:
         """Settle what is to be computed, with these step values."""
         self.variant, self.after = variant, after
-        self.values = {name: x for name, x in self.values.items() if not name.startswith("row[")}
-        self.values.update((f"row[{i}]", value) for i, value in enumerate(row))
-        self.known = {}
+        for i, value in enumerate(row):
+            self.values[f"row[{i}]"] = value
 
-    def value(self, expression: Expr) -> Any:
+    def summand(self, i: int) -> Any:
+        """What the i-th of the reductions over the model adds up."""
+        return self.variant.compute_summands[i](self.library.xp, self.values, self.known)[0]
+
+    def report(self, expression: Expr) -> Any:
         return on_arrays(expression, self.values, self.known, self.library.xp)
 
     def result(self) -> tuple[Any, Arrays]:
-        # Of an array without elements there is nothing to compute, and some means of none are an error.
-        new = {"p": self.value(self.variant.parameter)} if self.size else {}
-        new.update((f"state.{key}", self.value(value)) for key, value in self.variant.states.items() if self.size)
         # A state that this step leaves alone stays as it is stored.
         final = dict(self.stored)
-        # A first momentum is the gradient, and slow weights are at times the fast ones: each its own array.
-        taken = {id(x) for x in (self.g, *self.stored.values(), *self.values.values())}
-        for name, value in new.items():
-            final[name] = self.fit(value, self.dtypes[name], taken)
-            taken.add(id(final[name]))
+        # Of an array without elements there is nothing to compute, and some means of none are an error.
+        if self.size:
+            new = self.variant.compute_results(self.library.xp, self.values, self.known)
+            # A first momentum is the gradient, and slow weights are at times the fast ones: each its own array.
+            taken = {*map(id, self.stored.values()), *map(id, self.values.values())}
+            for name, value in zip(("p", *(f"state.{key}" for key in self.variant.states)), new, strict=True):
+                final[name] = whole = self.fit(value, self.library.dtype(self.stored[name]), taken)
+                taken.add(id(whole))
+        self.values.clear()
         state = {key: final[f"state.{key}"] for key in self.program.states}
         state.update(zip(self.program.scalars, self.after, strict=True))
         return final["p"], state
@@ -194,7 +209,7 @@ class _Array:
         """A new value as it is stored: a number or a row's value is spread over the parameter's shape."""
         if not isinstance(value, (bool, int, float)):
             whole = self.library.cast(value, dtype)
-            if tuple(whole.shape) == tuple(self.stored["p"].shape) and id(whole) not in taken:
+            if tuple(whole.shape) == self.shape and id(whole) not in taken:
                 return whole
         return _new(value, self.stored["p"], dtype, self.library)
 
@@ -207,12 +222,11 @@ def _finish(arrays: Sequence[_Array]) -> tuple[list[Any], list[Arrays], Arrays]:
 
 def _reduce_over_the_model(arrays: Sequence[_Array]) -> Arrays:
     """Compute the reductions that span all parameters, innermost first, tell every parameter, and make the reports."""
-    rounds = [[node for node in array.variant.reductions if node.level == Level.MODEL] for array in arrays]
-    for nodes in zip(*rounds, strict=True):
+    for i, nodes in enumerate(zip(*(array.variant.over_model for array in arrays), strict=True)):
         xp = arrays[0].library.xp
-        pairs = [(node, array) for node, array in zip(nodes, arrays, strict=True) if array.size]
-        widest = "float64" if any(array.working == "float64" for _, array in pairs) else "float32"
-        parts = [array.library.cast(xp.sum(array.value(node.args[0])), widest) for node, array in pairs]
+        full = [array for array in arrays if array.size]
+        widest = "float64" if any(array.working == "float64" for array in full) else "float32"
+        parts = [array.library.cast(xp.sum(array.summand(i)), widest) for array in full]
         total: Any = parts[0] if parts else xp.sum(arrays[0].values["p"])
         for part in parts[1:]:
             total = total + part
@@ -220,7 +234,7 @@ def _reduce_over_the_model(arrays: Sequence[_Array]) -> Arrays:
         for node, array in zip(nodes, arrays, strict=True):
             result = total / count if node.op == "mean" else total
             array.known[node] = array.library.cast(result, array.working)
-    return {name: arrays[0].value(value) for name, value in arrays[0].variant.reports.items()}
+    return {name: arrays[0].report(value) for name, value in arrays[0].variant.reports.items()}
 
 
 @dataclass

@@ -29,6 +29,8 @@ class NumPy(Library):
         return _name(x.dtype)
 
     def cast(self, x: Any, dtype: str) -> Any:
+        if isinstance(x, self.xp.ndarray) and _name(x.dtype) == dtype:
+            return x
         # Arithmetic on an array without dimensions leaves a scalar: what is stored is an array again.
         return self.xp.asarray(x, dtype=dtype)
 

@@ -74,6 +74,8 @@ class Runner:
         self.insists = backend is not None
         self._sessions: dict[str, Session] = {}
         self._without: dict[str, str] = {}
+        # The session that took everything in the last step, if one did: most likely it will again.
+        self._alone: Session | None = None
         if self.backend in _PACKAGES:
             self._session(self.backend)
 
@@ -103,6 +105,7 @@ class Runner:
         if self.insists:
             raise RuntimeError(f"backend={name!r} cannot serve: {reason}")
         self._sessions.pop(name, None)
+        self._alone = None
         self._without[name] = reason
         _say_once(f"the reference runs, not a compiled kernel: {reason}")
 
@@ -140,6 +143,10 @@ class Runner:
             RuntimeError: a gradient is sparse where that cannot be, a backend was asked for that can compile nothing
                 here, or a step that must be capturable is not. Nothing has been changed then.
         """
+        if not (self._alone is None or differentiable or capturable or skip is not None):
+            found = self._step_alone(self._alone, works, states)
+            if found is not None:
+                return found
         taken, rest = ([], works) if differentiable else self._gather(works, states)
         for work in rest:
             check_layouts(work.program, work.params)
@@ -152,6 +159,7 @@ class Runner:
                 if float(skip) > 0:
                     return {}
                 skip = None
+        self._alone = taken[0].session if len(taken) == 1 and not rest else None
         reports: Mapping[str, float] = {}
         for each in taken:
             try:
@@ -161,6 +169,17 @@ class Runner:
                 rest = [*rest, *each.works()]
         others = reference.step(_with_numbers(rest), differentiable=differentiable) if rest else {}
         return {**others, **reports} if others else reports
+
+    def _step_alone(
+        self, session: Session, works: Sequence[Work], states: Mapping[Any, Any]
+    ) -> Mapping[str, float] | None:
+        """A step by one session, or None if it cannot take everything; nothing is changed then."""
+        if session.gather(works, states):
+            return None
+        try:
+            return session.run(works)
+        except CannotCompile:
+            return None
 
     def _gather(self, works: Sequence[Work], states: Mapping[Any, Any]) -> tuple[list[_Taken], Sequence[Work]]:
         """What each session takes, and what none does; nothing is changed yet."""

@@ -8,7 +8,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch._compile import _disable_dynamo
 
 from onepass.backends import mesh
 from onepass.backends.reference import real
@@ -26,6 +25,7 @@ from onepass.groups import (
 from onepass.lang import Applied, Rule
 from onepass.optim import arguments, scheduling
 from onepass.optim.checkpoint import in_the_order_of_names, restore
+from onepass.optim.hooks import hooked
 from onepass.optim.signals import Signals, as_it_is, inverse
 from onepass.transforms import average
 from onepass.transforms.gradient import unscale, watch
@@ -203,8 +203,8 @@ class Optimizer(Signals, torch.optim.Optimizer):
 
     @staticmethod
     def profile_hook_step(func: Callable[..., Any]) -> Callable[..., Any]:
-        """Torch's wrapper of ``step``, hooks and all, left alone by `torch.compile`: kernels cannot be traced."""
-        return _disable_dynamo(torch.optim.Optimizer.profile_hook_step(func))
+        """The wrapper of ``step`` in all classes; see `onepass.optim.hooks.hooked`."""
+        return hooked(func)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient.

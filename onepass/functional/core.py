@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from onepass.compiler import Program, Situation, Variant, initial_value, on_arrays, walk
@@ -72,14 +73,12 @@ def advance(
     different = {id(group): group for group in groups}.values()
     numbers = [t, *(x for group in different for x in group.values())]
     numbers += [state[key] for key in program.scalars for state in states]
-    if not any(map(library.is_traced, numbers)):
-        rows = zip(groups, params, grads, states, strict=True)
-        results, reports = advance_each([Item(program, group, float(t), *arrays) for group, *arrays in rows], library)
-        new = list(results)
-        return [p for p, _ in new], [state for _, state in new], reports
-    arrays = [_Array(program, p, g, state, library) for p, g, state in zip(params, grads, states, strict=True)]
+    rows = zip(groups, params, grads, states, strict=True)
     with library.arithmetic():
-        return _Traced(program, groups, t, arrays, library).step()
+        if any(map(library.is_traced, numbers)):
+            arrays = [_Array(program, p, g, state, library) for _, p, g, state in rows]
+            return _Traced(program, groups, t, arrays, library).step()
+        return _finish(_decided([Item(program, group, float(t), p, g, s) for group, p, g, s in rows], library))
 
 
 @dataclass
@@ -122,10 +121,7 @@ def advance_each(items: Sequence[Item], library: Library) -> tuple[Iterator[tupl
         them in place needs no memory for them all; and what transforms report.
     """
     with library.arithmetic():
-        arrays: list[_Array] = []
-        for item, situation in zip(items, situations(items), strict=True):
-            arrays.append(_Array(item.program, item.p, item.g, item.state, library))
-            arrays[-1].decide(*situation)
+        arrays = _decided(items, library)
         reports = _reduce_over_the_model(arrays)
 
     def results() -> Iterator[tuple[Any, Arrays]]:
@@ -137,6 +133,14 @@ def advance_each(items: Sequence[Item], library: Library) -> tuple[Iterator[tupl
     return results(), reports
 
 
+def _decided(items: Sequence[Item], library: Library) -> list[_Array]:
+    arrays: list[_Array] = []
+    for item, situation in zip(items, situations(items), strict=True):
+        arrays.append(_Array(item.program, item.p, item.g, item.state, library))
+        arrays[-1].decide(*situation)
+    return arrays
+
+
 def _working(dtype: str) -> str:
     return dtype if dtype == "float64" else "float32"
 
@@ -146,6 +150,11 @@ def _new(value: Any, like: Any, dtype: str, library: Library) -> Any:
     if isinstance(value, (bool, int, float)):
         return library.filled(like, float(value), dtype)
     return library.filled(like, 1.0, dtype) * library.cast(value, dtype)
+
+
+@cache
+def _row_names(count: int) -> tuple[str, ...]:
+    return tuple(f"row[{i}]" for i in range(count))
 
 
 class _Values(dict[str, Any]):
@@ -179,8 +188,7 @@ class _Array:
     def decide(self, variant: Variant, row: Sequence[Any], after: Sequence[Any]) -> None:
         """Settle what is to be computed, with these step values."""
         self.variant, self.after = variant, after
-        for i, value in enumerate(row):
-            self.values[f"row[{i}]"] = value
+        self.values.update(zip(_row_names(len(row)), row, strict=True))
 
     def summand(self, i: int) -> Any:
         """What the i-th of the reductions over the model adds up."""

@@ -2,10 +2,9 @@
 
 import re
 
-import numpy as np
 import pytest
 import torch
-from parity import hold
+from mutants import CUTS, SUBJECTS, check, refused
 
 import onepass
 from onepass.backends.cpu import compile, emit, launch
@@ -21,27 +20,6 @@ def workshop(tmp_path, monkeypatch):
     launch.kernels.cache_clear()
     yield
     launch.kernels.cache_clear()
-
-
-SUBJECTS = {
-    "adamw": lambda params, backend: onepass.AdamW(params, lr=0.1, backend=backend),
-    "amsgrad": lambda params, backend: onepass.Adam(params, amsgrad=True, lr=0.1, backend=backend),
-    "clipped": lambda params, backend: onepass.SGD(
-        params, lr=0.1, momentum=0.9, backend=backend, transforms=[onepass.clip_norm(0.5)]
-    ),
-    "centralized": lambda params, backend: onepass.SGD(
-        params, lr=0.1, backend=backend, transforms=[onepass.centralize(), onepass.cautious_mask()]
-    ),
-}
-
-
-def check(subject, dtype=torch.float32, **options):
-    hold(SUBJECTS[subject], dtype, **{"shapes": ((5, 3), (17,)), "steps": 3, **options})
-
-
-def refused(subject, dtype=torch.float32, **options):
-    with pytest.raises(AssertionError, match="elements are wrong"):
-        check(subject, dtype, **options)
 
 
 def rewrite(monkeypatch, change):
@@ -102,15 +80,6 @@ def test_a_result_that_is_never_stored(slot, monkeypatch):
 def test_a_state_stored_in_anothers_place(monkeypatch):
     rewrite(monkeypatch, lambda source: source.replace("store_f32_2(exp_avg_at", "store_f32_2(exp_avg_sq_at"))
     refused("adamw")
-
-
-CUTS = {
-    "the last chunk is lost": lambda chunks: chunks[:-1],
-    "the first chunk is lost": lambda chunks: chunks[1:],
-    "a chunk comes twice": lambda chunks: chunks[[0, *range(len(chunks))]],
-    "a chunk is an element short": lambda chunks: chunks - np.array([0, 0, 1]),
-    "a chunk begins an element late": lambda chunks: chunks + np.array([0, 1, -1]),
-}
 
 
 @pytest.mark.parametrize("kind", CUTS)

@@ -193,10 +193,10 @@ class _Writer(Phase):
         lines = [f"    lanes = tl.arange(0, {BLOCK})"]
         lines += [f"    partial_{i} = tl.zeros(({BLOCK},), tl.float64)" for i in range(len(self.phase))]
         lines += [f"    full = count // {BLOCK} * {BLOCK}", f"    for first in range(0, full, {BLOCK}):"]
-        lines += self.places_of(self.touched, "tl.multiple_of({}_at + first, ALIGN) + lanes", 8)
+        lines += self.places_of(self.touched, "tl.multiple_of({}_at + (first + lanes), [ALIGN])", 8)
         lines += self.elements("", 8)
         lines += ["    if full < count:", "        mask = lanes < count - full"]
-        lines += self.places_of(self.touched, "tl.multiple_of({}_at + full, ALIGN) + lanes", 8)
+        lines += self.places_of(self.touched, "tl.multiple_of({}_at + (full + lanes), [ALIGN])", 8)
         return lines + self.elements(", mask=mask", 8)
 
     def by_rows(self) -> list[str]:

@@ -128,7 +128,7 @@ class Launch(tables.Launch):
             return
         try:
             for phase, kernel in enumerate(self.kernels):
-                kernel.warmup(*self.arguments(phase, 0), grid=(1,), ALIGN=align, **words.OPTIONS)
+                words.prepare(kernel, *self.arguments(phase, 0), ALIGN=align)
         except Exception as error:
             raise CannotCompile(f"Triton cannot compile for {self.device} ({error})") from error
         self._compiled.add(align)

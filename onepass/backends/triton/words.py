@@ -177,6 +177,12 @@ def settle(
             tl.store(scalars + k * number + i, tl.load(after + k * number + i, mask=mask, other=0.0), mask=mask)
 
 
+def prepare(kernel: Any, *arguments: Any, **constants: Any) -> None:
+    """Compile a kernel for arguments like these; Triton's interpreter has nothing to compile."""
+    if not INTERPRETED:
+        kernel.warmup(*arguments, **constants, grid=(1,), **OPTIONS)
+
+
 def launch(kernel: Any, instances: int, *arguments: Any, **constants: Any) -> None:
     """Run a kernel in so many instances, on the current stream."""
     if INTERPRETED:

@@ -7,25 +7,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from onepass.compiler.host import NUMBERS, literal
+from onepass.compiler.host import NUMBERS, PYTHON, literal
 from onepass.compiler.interpret import select
 from onepass.lang.expr import Expr
 from onepass.lang.ops import OPS
 
 # What is written out; for every other operation its function in the op table is called.
+_SAME_ON_NUMBERS = ("add", "sub", "mul", "div", "neg", "lt", "le", "gt", "ge", "eq", "ne")
 WRITTEN: dict[str, str] = {
-    "add": "({} + {})",
-    "sub": "({} - {})",
-    "mul": "({} * {})",
-    "div": "({} / {})",
-    "neg": "(-{})",
+    **{name: PYTHON[name] for name in _SAME_ON_NUMBERS},
     "sqrt": "xp.sqrt({})",
-    "lt": "({} < {})",
-    "le": "({} <= {})",
-    "gt": "({} > {})",
-    "ge": "({} >= {})",
-    "eq": "({} == {})",
-    "ne": "({} != {})",
     "where": "select(xp, v['p'], {}, {}, {})",
 }
 # Python reads 200 nested parentheses.

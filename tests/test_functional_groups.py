@@ -1,5 +1,7 @@
 """Parameters that share a program and differ in their hyperparameters."""
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -54,3 +56,23 @@ def test_parameters_that_differ_in_weight_decay_and_step_count_share_what_spans_
         alone = recipe("adam", lr=0.1, weight_decay=dict(given.items)["weight_decay"])
         (expected,), _, _ = advance(alone.program, alone.host_values, item.t, [p], [clipped], [item.state], NUMPY)
         np.testing.assert_allclose(found, expected, rtol=1e-15)
+
+
+def test_what_is_cast_for_a_parameter_goes_with_it(monkeypatch):
+    given, casts = recipe("adam"), []
+
+    def cast(x, dtype):
+        y = x.astype(dtype)
+        if dtype == "float32":
+            casts.append(weakref.ref(y))
+        return y
+
+    monkeypatch.setattr(NUMPY, "cast", cast, raising=False)
+    params = [np.ones(4, np.float16) for _ in range(5)]
+    states = initial_states(given.program, given.host_values, [("p", p) for p in params], NUMPY)
+    casts.clear()
+    items = [Item(given.program, given.host_values, 1.0, p, p, s) for p, s in zip(params, states, strict=True)]
+    results, _ = advance_each(items, NUMPY)
+    for number, _ in enumerate(results, 1):
+        assert len(casts) == 4 * number
+        assert not any(alive() is not None for alive in casts)

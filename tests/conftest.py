@@ -1,7 +1,13 @@
 """Shared fixtures."""
 
+import signal
+
 import pytest
 import torch
+
+# What a shell starts in the background ignores Ctrl-C, and so would all that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
